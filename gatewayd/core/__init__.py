@@ -1,0 +1,1 @@
+"""Floor 0: every decision of the gateway, pure. Nothing here opens, reads, waits or logs."""

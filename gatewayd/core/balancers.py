@@ -1,0 +1,391 @@
+"""Choosing an endpoint: each policy compiled on change, so that a pick is one call.
+
+A balancer is rebuilt whenever a membership, a weight or a state changes, and the old one serves until
+the new one is ready: `compile_balancer` is a generator that yields between slices of work, so that ten
+thousand members hold nobody up. Picks in flight hold their endpoint and notice nothing.
+
+Weights count in every balancer. Where chance or a cycle decides, a balancer walks a schedule: a list
+in which an endpoint stands as often as its weight says, evenly spread. Schedules are bounded, weights
+quantised to fit. Measured prices are in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator, Iterable, Sequence
+from hashlib import blake2b
+from itertools import cycle
+from math import gcd
+from random import Random
+from typing import Any, Final, TypeVar
+
+from gatewayd.core.endpoints import Endpoint
+
+MAX_SCHEDULE: Final = 65536
+_SLICE: Final = 500  # endpoints between two yields: about a millisecond of work
+_MAX_POINTS: Final = 262_144  # of a whole ring: 10,000 members have 26 each
+_POINTS: Final = 128  # per unit of weight where there is room: shares within about 9% (ketama: 160)
+_MEMO: Final = 65_536
+_BUCKETS: Final = 256
+
+T = TypeVar("T")
+Slices = Generator[None, None, T]
+"""Work that yields between slices and returns its result."""
+
+
+class Balancer:
+    """The interface of every balancer, and of one's own.
+
+    A balancer of one's own is named `package.module:Class` in the configuration. It is constructed
+    anew on every change and may keep what it learns in the endpoints' own figures or in itself.
+    """
+
+    next: Callable[[], Endpoint] | None = None  # set where a pick needs no key: it is then called
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random) -> None:
+        """Args: endpoints: the usable ones, weight 1 to 256 each, maybe none. random: chance."""
+        self.endpoints = endpoints
+        self.random = random
+
+    def pick(self, key: bytes | None) -> Any:
+        """Choose an endpoint.
+
+        Args:
+            key: what consistent hashing goes by; None where there is no such thing.
+
+        Returns:
+            An Endpoint, a Deferred that fires with one, or None if there is none.
+        """
+        return self.next() if self.next is not None else None
+
+    def peek(self, key: bytes | None) -> list[tuple[Endpoint, float]]:
+        """Which endpoints a pick might choose, with their shares; for `explain`, picks nothing."""
+        total = sum(endpoint.weight for endpoint in self.endpoints)
+        return [(endpoint, endpoint.weight / total) for endpoint in self.endpoints]
+
+    def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
+        """A pick's exchange is over; endpoint.in_flight is one less already."""
+
+
+def quantised(weights: Sequence[int], most: int = MAX_SCHEDULE) -> list[int]:
+    """The smallest whole weights in the same proportions that together stay within `most`."""
+    divisor = gcd(*weights) if weights else 1
+    reduced = [weight // divisor for weight in weights]
+    total = sum(reduced)
+    if total <= most:
+        return reduced
+    return [max(1, weight * most // total) for weight in reduced]
+
+
+def spread(weights: Sequence[int]) -> Slices[list[int]]:
+    """An evenly spread cycle of indices in which each stands as often as its weight says.
+
+    Index i's k-th place is at (k + a little of its own) / weight of the way round, as in stride
+    scheduling (Waldspurger and Weihl, 1995): over any stretch nobody is more than one ahead of or
+    behind his share.
+    """
+    buckets: list[list[tuple[float, int]]] = [[] for _ in range(_BUCKETS)]
+    count = len(weights)
+    placed = 0
+    for index, weight in enumerate(weights):
+        offset = (index + 1) / (count + 1)
+        for k in range(weight):
+            place = (k + offset) / weight
+            buckets[int(place * _BUCKETS)].append((place, index))
+        placed += weight
+        if placed >= _SLICE * 4:
+            placed = 0
+            yield
+    order: list[int] = []
+    for number, bucket in enumerate(buckets):
+        bucket.sort()
+        order += [index for _, index in bucket]
+        if number % 16 == 15 and count > _SLICE:
+            yield
+    return order
+
+
+def _schedule(endpoints: Sequence[Endpoint]) -> Slices[list[Endpoint]]:
+    if len({endpoint.weight for endpoint in endpoints}) <= 1:
+        return list(endpoints)
+    order = yield from spread(quantised([endpoint.weight for endpoint in endpoints]))
+    return [endpoints[index] for index in order]
+
+
+def finish(slices: Slices[T]) -> T:
+    """Run sliced work to its end at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+class _Scheduled(Balancer):
+    """Walks or draws from a schedule."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        random: Random,
+        schedule: Sequence[Endpoint] | None = None,
+    ) -> None:
+        """Args: schedule: from `_schedule` if it was made in slices."""
+        super().__init__(endpoints, random=random)
+        self.schedule = finish(_schedule(endpoints)) if schedule is None else schedule
+
+
+class RoundRobin(_Scheduled):
+    """A plain cycle; evenly spread by weight where weights differ."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
+        """As Balancer; begins anywhere, so that a fleet of gateways does not march in step."""
+        super().__init__(endpoints, random=random, **made)
+        if self.schedule:
+            start = random.randrange(len(self.schedule))
+            self.next = cycle([*self.schedule[start:], *self.schedule[:start]]).__next__
+
+
+class RandomChoice(_Scheduled):
+    """Chance, by weight."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
+        """As Balancer."""
+        super().__init__(endpoints, random=random, **made)
+        if self.schedule:
+            self.next = self._draw
+            self._unit = random.random
+            self._count = len(self.schedule)
+
+    def _draw(self) -> Endpoint:
+        return self.schedule[int(self._unit() * self._count)]
+
+
+class PowerOfTwo(RandomChoice):
+    """The less loaded of two drawn by weight (Mitzenmacher, 2001; nginx `random two`, Envoy)."""
+
+    def _draw(self) -> Endpoint:
+        schedule = self.schedule
+        first = schedule[int(self._unit() * self._count)]
+        second = schedule[int(self._unit() * self._count)]
+        # Equal chances already follow the weights, so the load alone is compared, per weight.
+        if second.in_flight * first.weight < first.in_flight * second.weight:
+            return second
+        return first
+
+
+class LeastConnections(Balancer):
+    """The endpoint with the fewest requests in flight per weight.
+
+    Endpoints lie in buckets by that number; a pick takes the first of the lowest bucket and moves it
+    up, a release moves it down. Nothing is ever scanned: the lowest bucket moves one step at a time.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random) -> None:
+        """As Balancer; counts on from each endpoint's requests in flight."""
+        super().__init__(endpoints, random=random)
+        self._buckets: dict[int, dict[Endpoint, None]] = {}
+        self._level: dict[Endpoint, int] = {}
+        shuffled = list(endpoints)
+        random.shuffle(shuffled)
+        for endpoint in shuffled:
+            self._place(endpoint, endpoint.in_flight // endpoint.weight)
+        self._lowest = min(self._buckets, default=0)
+        if shuffled:
+            self.next = self._least
+
+    def _place(self, endpoint: Endpoint, level: int) -> None:
+        self._level[endpoint] = level
+        self._buckets.setdefault(level, {})[endpoint] = None
+
+    def _least(self) -> Endpoint:
+        bucket = self._buckets[self._lowest]
+        endpoint = next(iter(bucket))
+        # Its turn is over even where its level stays: the next pick takes another of the bucket.
+        self._move(endpoint, (endpoint.in_flight + 1) // endpoint.weight)
+        return endpoint
+
+    def _move(self, endpoint: Endpoint, level: int) -> None:
+        old = self._level[endpoint]
+        bucket = self._buckets[old]
+        del bucket[endpoint]
+        if not bucket and old != level:
+            del self._buckets[old]
+        self._place(endpoint, level)
+        if level < self._lowest:
+            self._lowest = level
+        elif old == self._lowest and old not in self._buckets:
+            while self._lowest not in self._buckets:
+                self._lowest += 1
+
+    def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
+        """Move it down."""
+        level = endpoint.in_flight // endpoint.weight
+        if self._level.get(endpoint, level) != level:
+            self._move(endpoint, level)
+
+
+class ConsistentHash(Balancer):
+    """A ring of virtual nodes: a key stays with its endpoint while that is a member.
+
+    Each endpoint owns points at hashes of its address, as many as its weight asks for and the bound
+    on the whole ring allows; a key belongs to the first point at or after its own hash (Karger et
+    al., 1997). The ring is cut into buckets by the hash's top byte, so that building it goes in
+    slices. The answer to a key is remembered, so that a pick is one look-up; the memo is bounded.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        random: Random,
+        ring: "_Ring | None" = None,
+    ) -> None:
+        """Args: ring: if it was made in slices."""
+        super().__init__(endpoints, random=random)
+        self.ring = finish(_grow(_Ring(), endpoints)) if ring is None else ring
+        self._memo: dict[bytes | None, Endpoint] = {}
+
+    def pick(self, key: bytes | None) -> Endpoint | None:
+        """The key's endpoint; without a key anyone."""
+        try:
+            return self._memo[key]
+        except KeyError:
+            pass
+        if not self.endpoints:
+            return None
+        if key is None:
+            return self.random.choice(self.endpoints)
+        endpoint = self.ring.find(_hash(key))
+        if len(self._memo) >= _MEMO:
+            self._memo.clear()
+        self._memo[key] = endpoint
+        return endpoint
+
+    def peek(self, key: bytes | None) -> list[tuple[Endpoint, float]]:
+        """The very endpoint."""
+        if key is None or not self.endpoints:
+            return super().peek(key)
+        return [(self.ring.find(_hash(key)), 1.0)]
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+class _Ring:
+    """Points in buckets by their top byte."""
+
+    def __init__(self) -> None:
+        self.buckets: list[list[int]] = [[] for _ in range(_BUCKETS)]
+        self.owners: dict[int, Endpoint] = {}
+        self.points: dict[Endpoint, int] = {}  # how many each owns
+        self.unit = _POINTS
+
+    def find(self, point: int) -> Endpoint:
+        """The owner of the first point at or after this one."""
+        number = point >> 56
+        bucket = self.buckets[number]
+        at = bisect_left(bucket, point)
+        while at == len(bucket):
+            number = (number + 1) % _BUCKETS
+            bucket = self.buckets[number]
+            at = 0
+        return self.owners[bucket[at]]
+
+
+def _points_of(endpoint: Endpoint, first: int, last: int) -> list[int]:
+    """Points number `first` to `last` of an endpoint; eight to a digest."""
+    label = endpoint.label.encode()
+    points: list[int] = []
+    for block in range(first // 8, (last + 7) // 8):
+        digest = blake2b(b"%b#%d" % (label, block)).digest()
+        points += [int.from_bytes(digest[at : at + 8], "big") for at in range(0, 64, 8)]
+    return points[first % 8 : first % 8 + last - first]
+
+
+def _grow(old: _Ring, endpoints: Sequence[Endpoint]) -> Slices[_Ring]:
+    """A new ring from an old one, changed by the members that changed."""
+    weights = sum(endpoint.weight for endpoint in endpoints)
+    unit = max(1, min(_POINTS, _MAX_POINTS // max(1, weights)))
+    if unit < 8 and weights != len(endpoints):
+        weights = len(endpoints)
+    # Halving by powers of two keeps most points where they are while an upstream grows.
+    unit = 1 << (unit.bit_length() - 1)
+    ring = _Ring()
+    ring.unit = unit
+    wanted = {endpoint: endpoint.weight * unit for endpoint in endpoints}
+    gone: set[int] = set()
+    fresh: list[tuple[int, Endpoint]] = []
+    for done, (endpoint, count) in enumerate(old.points.items()):
+        kept = min(count, wanted.get(endpoint, 0))
+        if kept < count:
+            gone.update(_points_of(endpoint, kept, count))
+        if done % _SLICE == _SLICE - 1:
+            yield
+    for done, (endpoint, count) in enumerate(wanted.items()):
+        had = min(old.points.get(endpoint, 0), count)
+        fresh += [(point, endpoint) for point in _points_of(endpoint, had, count)]
+        if done % (_SLICE // 8) == 0:
+            yield
+    ring.points = wanted
+    sorted_in = len(fresh) > _SLICE
+    for number in range(_BUCKETS):
+        ring.buckets[number] = [point for point in old.buckets[number] if point not in gone]
+        if number % 32 == 31:
+            yield
+    ring.owners = old.owners.copy()
+    for point in gone:
+        ring.owners.pop(point, None)
+    for done, (point, endpoint) in enumerate(fresh):
+        ring.owners[point] = endpoint
+        if sorted_in:
+            ring.buckets[point >> 56].append(point)
+        else:
+            insort(ring.buckets[point >> 56], point)
+        if done % (_SLICE * 4) == 0:
+            yield
+    if sorted_in:
+        for number, bucket in enumerate(ring.buckets):
+            bucket.sort()
+            if number % 8 == 7:
+                yield
+    return ring
+
+
+BALANCERS: Final[dict[str, type[Balancer]]] = {
+    "round_robin": RoundRobin,
+    "weighted_round_robin": RoundRobin,
+    "random": RandomChoice,
+    "consistent_hash": ConsistentHash,
+    "least_connections": LeastConnections,
+    "power_of_two": PowerOfTwo,
+}
+
+
+def compile_balancer(
+    kind: type[Balancer],
+    endpoints: Iterable[Endpoint],
+    random: Random,
+    previous: Balancer | None = None,
+) -> Slices[Balancer]:
+    """Build a balancer in slices.
+
+    Args:
+        kind: the policy, one of BALANCERS or one's own.
+        endpoints: the usable ones.
+        random: the source of chance.
+        previous: the balancer that serves now; what it built is used again.
+
+    Returns:
+        A generator that yields between slices of about a millisecond and returns the balancer.
+    """
+    usable = tuple(endpoints)
+    if issubclass(kind, _Scheduled):
+        return kind(usable, random=random, schedule=(yield from _schedule(usable)))
+    if kind is ConsistentHash:
+        old = previous.ring if isinstance(previous, ConsistentHash) else _Ring()
+        return ConsistentHash(usable, random=random, ring=(yield from _grow(old, usable)))
+    return kind(usable, random=random)

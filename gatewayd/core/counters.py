@@ -1,0 +1,181 @@
+"""What is counted on the way of a request: plain slots, read by whoever asks.
+
+Counting must cost next to nothing, so nothing here has locks, labels or a library; `metrics`, the
+status page and the logs read these and give them names.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from typing import Final, NamedTuple
+
+BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    25.0,
+    60.0,
+)
+WINDOW: Final = 1000
+
+
+class Histogram:
+    """Counts by bucket of seconds; the last one is everything above."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.total += seconds
+
+
+class Summary(NamedTuple):
+    """A window's figures, in seconds."""
+
+    count: int
+    min: float
+    mean: float
+    max: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class Window:
+    """The last 1,000 response times."""
+
+    __slots__ = ("_at", "_full", "_times")
+
+    def __init__(self) -> None:
+        self._times = array("d", bytes(8 * WINDOW))
+        self._at = 0
+        self._full = False
+
+    def add(self, seconds: float) -> None:
+        """Take one in; the oldest goes."""
+        at = self._at
+        self._times[at] = seconds
+        if at == WINDOW - 1:
+            self._at = 0
+            self._full = True
+        else:
+            self._at = at + 1
+
+    def summary(self) -> Summary | None:
+        """The figures now, or None while there is nothing (nearest-rank percentiles)."""
+        times = sorted(self._times if self._full else self._times[: self._at])
+        count = len(times)
+        if not count:
+            return None
+
+        def rank(share: float) -> float:
+            return times[max(0, -(-int(share * count * 1000) // 1000) - 1)]
+
+        mean = sum(times) / count
+        return Summary(count, times[0], mean, times[-1], rank(0.5), rank(0.9), rank(0.99))
+
+
+class ExchangeCounters:
+    """Requests of one listener, route and upstream."""
+
+    __slots__ = ("bytes_in", "bytes_out", "codes", "duration")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        self.duration = Histogram()
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+
+class RouteCounters:
+    """What a route counts whatever becomes of its requests."""
+
+    __slots__ = ("in_flight", "tunnels")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.tunnels = 0
+
+
+class ListenerCounters:
+    """A listener's connections."""
+
+    __slots__ = ("accept_paused", "accepted", "open")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.open = 0
+        self.accept_paused = 0
+
+
+class UpstreamCounters:
+    """An upstream's requests, however its members come and go."""
+
+    __slots__ = ("changes", "codes", "pending", "queue", "rejected", "response_header", "waited", "window")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        self.response_header = Histogram()
+        self.queue = Histogram()
+        self.window = Window()
+        self.pending = 0
+        self.waited = 0
+        self.rejected = 0
+        self.changes = 0
+
+
+class Counters:
+    """All counters of a process, by the names that label them.
+
+    Made once by the service and handed to whoever counts; survives every reload.
+    """
+
+    def __init__(self) -> None:
+        self.exchanges: dict[tuple[str, str, str], ExchangeCounters] = {}
+        self.routes: dict[str, RouteCounters] = {}
+        self.listeners: dict[str, ListenerCounters] = {}
+        self.upstreams: dict[str, UpstreamCounters] = {}
+        self.answers: dict[tuple[str, str, str], int] = {}  # listener, route, reason
+        self.lag = Histogram()
+        self.log_lines_dropped: dict[str, int] = {}
+
+    def exchange(self, listener: str, route: str, upstream: str) -> ExchangeCounters:
+        """The counters of that combination."""
+        key = (listener, route, upstream)
+        found = self.exchanges.get(key)
+        if found is None:
+            found = self.exchanges[key] = ExchangeCounters()
+        return found
+
+    def route(self, name: str) -> RouteCounters:
+        """A route's counters."""
+        return self.routes.setdefault(name, RouteCounters())
+
+    def listener(self, name: str) -> ListenerCounters:
+        """A listener's counters."""
+        return self.listeners.setdefault(name, ListenerCounters())
+
+    def upstream(self, name: str) -> UpstreamCounters:
+        """An upstream's counters."""
+        return self.upstreams.setdefault(name, UpstreamCounters())
+
+    def answered(self, listener: str, route: str, reason: str) -> None:
+        """Count an answer of the gateway's own."""
+        key = (listener, route, reason)
+        self.answers[key] = self.answers.get(key, 0) + 1

@@ -1,0 +1,126 @@
+"""Endpoints, and what becomes of them when a membership changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gatewayd.core.addresses import Address
+
+MAX_WEIGHT: Final = 256
+
+HEALTHY: Final = "healthy"
+UNCHECKED: Final = "unchecked"  # no active check watches it
+LEAVING: Final = "leaving"  # no longer a member, finishing what it has
+STATES: Final = (
+    HEALTHY,
+    UNCHECKED,
+    "unhealthy",
+    "ejected",
+    "slow_start",
+    LEAVING,
+    "held",
+    "draining",
+)
+
+
+class Member(NamedTuple):
+    """What a source of membership says of one endpoint."""
+
+    address: Address
+    weight: int = 1
+    source: str = "static"
+    name: str = ""  # as written: the host name that stands for this address
+
+
+class Endpoint:
+    """One member of an upstream: who it is and how it fares.
+
+    Made by `reconcile`, owned by its upstream; the same address stays the same object through every
+    change, so that whoever holds it while a request is in flight sees the truth.
+    """
+
+    __slots__ = (
+        "address",
+        "connect_failures",
+        "errors",
+        "host",
+        "in_flight",
+        "label",
+        "name",
+        "picks",
+        "port",
+        "source",
+        "state",
+        "weight",
+    )
+
+    def __init__(self, member: Member) -> None:
+        """Args: member: as its source describes it."""
+        self.address = member.address
+        self.label = str(member.address)
+        self.host = member.address.host
+        self.port = member.address.port
+        self.name = member.name or self.label
+        self.weight = member.weight
+        self.source = member.source
+        self.state = UNCHECKED
+        self.in_flight = 0
+        self.picks = 0
+        self.connect_failures = 0  # in a row
+        self.errors: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.label} {self.state} weight={self.weight} in_flight={self.in_flight}>"
+
+    @property
+    def authority(self) -> bytes:
+        """The Host that is its own: as written, `:80` left out."""
+        return self.name.removesuffix(":80").encode()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be picked."""
+        return self.weight > 0 and self.state in (HEALTHY, UNCHECKED)
+
+
+class Change(NamedTuple):
+    """The difference that a new membership makes."""
+
+    members: tuple[Endpoint, ...]
+    joined: tuple[Endpoint, ...]
+    left: tuple[Endpoint, ...]
+    altered: bool  # somebody joined, left, or changed weight
+
+    def __bool__(self) -> bool:
+        return self.altered
+
+
+def reconcile(current: Iterable[Endpoint], wanted: Iterable[Member]) -> Change:
+    """Bring a membership to what its sources want.
+
+    Args:
+        current: the endpoints now; those that stay keep their identity.
+        wanted: all members; of two with one address the first counts.
+    """
+    known = {endpoint.address: endpoint for endpoint in current}
+    members: dict[Address, Endpoint] = {}
+    joined: list[Endpoint] = []
+    altered = False
+    for member in wanted:
+        if member.address in members:
+            continue
+        endpoint = known.get(member.address)
+        if endpoint is None:
+            endpoint = Endpoint(member)
+            joined.append(endpoint)
+        elif endpoint.weight != member.weight:
+            endpoint.weight = member.weight
+            altered = True
+        endpoint.source = member.source
+        endpoint.name = member.name or endpoint.label
+        members[member.address] = endpoint
+    left = tuple(endpoint for address, endpoint in known.items() if address not in members)
+    for endpoint in left:
+        endpoint.state = LEAVING
+    return Change(tuple(members.values()), tuple(joined), left, altered or bool(joined or left))

@@ -1,0 +1,202 @@
+"""Where a body ends: by length, by chunks, or with the connection (RFC 9112 §6, §7).
+
+A decoder is fed what came from the socket and hands out the body's bytes, free of framing; it never
+holds more than an unfinished chunk-size line or the trailers. Chunk extensions are dropped: nothing
+behind us needs them, and they have carried smuggled requests.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
+from gatewayd.core.messages import HOP_BY_HOP
+from gatewayd.http1.grammar import BARE_NEWLINE, LineMemo
+from gatewayd.http1.requests import MAX_LENGTH
+
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\Z").match
+_MAX_SIZE_LINE: Final = 4096  # with extensions: HAProxy and Go allow about as much
+_MAX_EXTENSIONS: Final = 65536  # of a whole body: a byte of data in each costs us a line (Go: 16 KiB)
+_MAX_TRAILERS: Final = 16384
+# RFC 9110 §6.5.1: what frames, routes or authenticates a message has no place behind it.
+_NO_TRAILER: Final = HOP_BY_HOP | frozenset(
+    (
+        b"content-length",
+        b"host",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"trailer",
+        b"authorization",
+        b"cookie",
+        b"set-cookie",
+        b"via",
+        b"forwarded",
+        b"expect",
+        b"max-forwards",
+        b"cache-control",
+        b"te",
+    )
+)
+_trailers: Final = LineMemo(
+    lambda name: (
+        1
+        if name in _NO_TRAILER or name.startswith(b"x-forwarded-") or b"_" in name
+        else 0
+    )
+)
+
+_SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
+
+
+class Length:
+    """A body of so many bytes."""
+
+    def __init__(self, length: int) -> None:
+        """Args: length: in bytes."""
+        self.left = length
+        self.ended = length == 0
+        self.trailers: list[bytes] = []
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes from the socket.
+
+        Returns:
+            (body, rest): rest belongs to the next message and is empty before the end.
+        """
+        size = len(data)
+        if size < self.left:
+            self.left -= size
+            return data, b""
+        left = self.left
+        self.left = 0
+        self.ended = True
+        return (data, b"") if size == left else (data[:left], data[left:])
+
+
+class UntilClose:
+    """A response's body that the end of its connection ends (RFC 9112 §6.3, 8)."""
+
+    left = -1
+    ended = False
+
+    def __init__(self) -> None:
+        """Nothing is known of its length."""
+        self.trailers: list[bytes] = []
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes from the socket; all of them are the body's."""
+        return data, b""
+
+
+class Chunked:
+    """A chunked body."""
+
+    left = -1
+
+    def __init__(self, fault: type[BadRequest] | type[BadResponse]) -> None:
+        """Args: fault: what to raise where the coding is broken: whose fault it is."""
+        self.ended = False
+        self.trailers: list[bytes] = []
+        self._fault: type[GatewayError] = fault
+        self._state = _SIZE_LINE
+        self._left = 0  # of the current chunk
+        self._line = b""  # an unfinished line
+        self._extensions = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes from the socket.
+
+        Returns:
+            (body, rest): rest belongs to the next message and is empty before the end.
+
+        Raises:
+            BadRequest, BadResponse: as given to the constructor; nothing after it can be trusted.
+        """
+        pieces: list[bytes] = []
+        at = 0
+        size = len(data)
+        while at < size or self._state == _DONE:
+            state = self._state
+            if state == _DATA:
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left == 0:
+                    self._state = _DATA_END
+            elif state == _DONE:
+                self.ended = True
+                return b"".join(pieces), data[at:]
+            else:
+                line, at = self._take_line(data, at)
+                if line is None:
+                    break
+                self._line_read(state, line)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), b""
+
+    def _take_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
+        end = data.find(b"\n", at)
+        stop = end + 1 if end >= 0 else len(data)
+        limit = 2 if self._state == _DATA_END else _MAX_SIZE_LINE
+        if len(self._line) + stop - at > limit:
+            raise self._fault("a chunk's line is too long or its data has no end")
+        self._line += data[at:stop]
+        if end < 0:
+            return None, stop
+        line = self._line
+        self._line = b""
+        if line[-2:] != b"\r\n":
+            raise self._fault("a bare LF in the chunked coding")
+        return line[:-2], stop
+
+    def _line_read(self, state: int, line: bytes) -> None:
+        if state == _SIZE_LINE:
+            match = _SIZE(line)
+            if match is None:
+                raise self._fault("a malformed chunk size")
+            self._extensions += len(line) - len(match.group(1))
+            if self._extensions > _MAX_EXTENSIONS:
+                raise self._fault("too many chunk extensions")
+            self._left = int(match.group(1), 16)
+            if self._left > MAX_LENGTH:
+                raise self._fault("a chunk size over 2^63")
+            self._state = _DATA if self._left else _TRAILERS
+        elif state == _DATA_END:
+            if line:
+                raise self._fault("chunk data longer than its size")
+            self._state = _SIZE_LINE
+        elif line:
+            kind = _trailers.known.get(line, -1)
+            if kind < 0:
+                kind = _trailers.classify(line)
+            if kind < 0:
+                raise self._fault("a malformed trailer field")
+            if kind == 0:
+                self.trailers.append(line)
+            self._extensions += len(line)
+            if self._extensions > _MAX_EXTENSIONS + _MAX_TRAILERS or len(self.trailers) > 128:
+                raise self._fault("too many trailer fields")
+        else:
+            self._state = _DONE
+
+
+Body = Length | UntilClose | Chunked
+
+
+def head_end(data: bytes | bytearray, start: int, complaint: GatewayError) -> int:
+    """Where a head's blank line begins.
+
+    Args:
+        data: what came so far.
+        start: where to begin to look; what is before was looked at already.
+        complaint: raised where a line ends in a bare LF: waiting for a CRLF would be in vain.
+
+    Returns:
+        The index of the CRLF CRLF, or -1 while there is none.
+    """
+    end = data.find(b"\r\n\r\n", max(0, start - 3))
+    if end < 0 and BARE_NEWLINE(data, max(0, start - 1)) is not None:
+        raise complaint
+    return end

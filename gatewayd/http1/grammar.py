@@ -1,0 +1,78 @@
+"""What a field line may look like, and the memo that makes asking twice cheap.
+
+Classifying a line strictly costs about a microsecond, and clients repeat themselves: the same Host,
+User-Agent and Accept lines come with every request. So a line that was once found good is
+remembered with its kind. Strictness is in the classification, the memo only repeats its verdicts.
+
+The memo must stay small and useful under hostile traffic. Lines over 256 bytes, cookies and
+credentials never enter. A name may own SLOTS lines; once they are taken, its further lines are
+classified each time, and after REFUSALS of them its lines are forgotten and it begins anew, so that
+a Date that changes each second stays remembered and a trace id that never repeats stays out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
+# RFC 9110 §5.5: visible, blank and obs-text bytes; no CR, LF, NUL, other control or DEL. No space
+# stands before the colon (RFC 9112 §5.1), and a line that begins with one (obs-fold) has no token.
+_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*\Z").match
+is_token: Final = re.compile(TOKEN + rb"\Z").match
+BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n").search
+
+_SECRET: Final = frozenset((b"cookie", b"authorization", b"set-cookie"))
+_LINE_BYTES: Final = 256
+_ENTRIES: Final = 4096
+_SLOTS: Final = 64
+_REFUSALS: Final = 4096
+
+
+class LineMemo:
+    """Remembers the kinds of good lines; one for requests and one for responses in a process."""
+
+    def __init__(self, kind_of: Callable[[bytes], int]) -> None:
+        """Args: kind_of: a lower-case name's kind (core.messages)."""
+        self.known: dict[bytes, int] = {}
+        self._kind_of = kind_of
+        self._owned: dict[bytes, list[bytes]] = {}
+        self._refused: dict[bytes, int] = {}
+
+    def classify(self, line: bytes) -> int:
+        """The kind of a line that the memo does not know, or -1 if it is malformed."""
+        match = _FIELD(line)
+        if match is None:
+            return -1
+        name = match.group(1).lower()
+        kind = self._kind_of(name)
+        if len(line) <= _LINE_BYTES and name not in _SECRET:
+            self._remember(name, line, kind)
+        return kind
+
+    def _remember(self, name: bytes, line: bytes, kind: int) -> None:
+        owned = self._owned.get(name)
+        if owned is None:
+            if len(self._owned) >= _ENTRIES // 4:
+                self._forget_all()
+            owned = self._owned[name] = []
+        if len(owned) >= _SLOTS:
+            refused = self._refused.get(name, 0) + 1
+            self._refused[name] = refused
+            if refused < _REFUSALS:
+                return
+            self._refused[name] = 0
+            for old in owned:
+                self.known.pop(old, None)
+            owned.clear()
+        if len(self.known) >= _ENTRIES:
+            self._forget_all()
+            owned = self._owned[name] = []
+        owned.append(line)
+        self.known[line] = kind
+
+    def _forget_all(self) -> None:
+        self.known.clear()
+        self._owned.clear()
+        self._refused.clear()

@@ -1,0 +1,248 @@
+"""Reading a request's head, strictly.
+
+Where RFC 9112 lets a recipient be lenient and peers differ, the stricter reading is ours: whatever
+two servers could read in two ways is refused, because we forward it to a second server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gatewayd.core.errors import BadRequest, TooLarge
+from gatewayd.core.messages import (
+    CHUNKED,
+    CONNECTION,
+    CONTENT_LENGTH,
+    DROP,
+    EXPECT,
+    FORWARDED,
+    HOST,
+    KEEP,
+    REFERER,
+    REQUEST_ID,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    USER_AGENT,
+    VIA,
+    RequestHead,
+    request_kind,
+    value_of,
+    without_named,
+)
+from gatewayd.core.targets import normal_path, split_target
+from gatewayd.http1.grammar import LineMemo, is_token
+
+MAX_LINE: Final = 65536  # of the request line: nginx 8 KiB, HAProxy 16 KiB, Go 1 MiB
+MAX_LENGTH: Final = 2**63 - 1  # nginx's off_t, Go's int64: nobody can mean more
+_MAX_METHOD: Final = 64
+_HOST: Final = re.compile(
+    rb"((?:[A-Za-z0-9\-._~]+|\[[0-9A-Fa-f:.]+\]))(?::([0-9]{0,5}))?\Z"
+).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists
+_HOSTS: Final = 1024
+
+_memo: Final = LineMemo(request_kind)
+_known: Final = _memo.known
+_hosts: dict[bytes, str] = {}
+
+
+class PathRules:
+    """How a listener normalises paths."""
+
+    def __init__(self, *, merge_slashes: bool = True, reject_slash: bool = False) -> None:
+        """Args: merge_slashes: runs count as one. reject_slash: `%2F` is refused, not kept."""
+        self.merge_slashes = merge_slashes
+        self.reject_slash = reject_slash
+
+
+def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHead:
+    """Read a head.
+
+    Args:
+        block: request line and field lines, without the blank line that ends them.
+        rules: of the listener.
+        max_headers: field lines allowed, 0 = any number.
+
+    Returns:
+        The head; hop-by-hop fields are gone from its lines, and of forwarded ones the caller decides.
+
+    Raises:
+        BadRequest: malformed or ambiguous; the connection must be closed.
+        TooLarge: too many lines (431).
+    """
+    lines = block.split(b"\r\n")
+    if max_headers and len(lines) > max_headers + 1:
+        raise TooLarge(f"more than {max_headers} header fields", status=431)
+    kept: list[bytes] = []
+    head = RequestHead(kept)
+    _read_line(head, lines[0], rules)
+    host_line = b""
+    length = -1
+    chunked = False
+    upgrade = b""
+    named: list[bytes] | None = None
+    known = _known
+    for line in lines[1:]:
+        kind = known.get(line, -1)
+        if kind < 0:
+            kind = _memo.classify(line)
+            if kind < 0:
+                raise BadRequest("a malformed header field")
+        if kind == KEEP:
+            kept.append(line)
+        elif kind == HOST:
+            if host_line:
+                raise BadRequest("more than one Host")
+            host_line = line
+            kept.append(line)
+        elif kind == USER_AGENT:
+            head.user_agent = line
+            kept.append(line)
+        elif kind == CONTENT_LENGTH:
+            if length >= 0:
+                raise BadRequest("more than one Content-Length")
+            length = read_length(value_of(line))
+            if length < 0:
+                raise BadRequest("a Content-Length that is no number")
+        elif kind == TRANSFER_ENCODING:
+            if chunked:
+                raise BadRequest("more than one Transfer-Encoding")
+            _check_coding(value_of(line))
+            chunked = True
+        elif kind == CONNECTION:
+            named = named or []
+            named += [token.strip(b" \t") for token in value_of(line).lower().split(b",")]
+        elif kind == REFERER:
+            head.referer = line
+            kept.append(line)
+        elif kind == VIA:
+            head.via += (line,)
+            kept.append(line)
+        elif kind == FORWARDED:
+            head.forwarded += (line,)
+        elif kind == REQUEST_ID:
+            head.request_id = value_of(line)
+        elif kind == UPGRADE:
+            upgrade = value_of(line)
+        elif kind == TE:
+            head.trailers = b"trailers" in value_of(line).lower()
+        elif kind == EXPECT:
+            if value_of(line).lower() != b"100-continue":
+                raise BadRequest("an Expect other than 100-continue", status=417)
+            head.expects = head.version == 11
+        elif kind != DROP:
+            kept.append(line)
+    if chunked:
+        if length >= 0:
+            raise BadRequest("Content-Length beside Transfer-Encoding")
+        if head.version != 11:
+            raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
+        head.length = CHUNKED
+    elif length >= 0:
+        head.length = length
+        kept.append(b"Content-Length: %d" % length)
+    _read_host(head, host_line)
+    if named is not None:
+        _read_connection(head, named, upgrade)
+    elif head.version == 10:
+        head.close = True
+    return head
+
+
+def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise BadRequest("a malformed request line")
+    method, target, version = parts
+    if version == b"HTTP/1.0":
+        head.version = 10
+    elif version != b"HTTP/1.1":
+        raise BadRequest("an HTTP version that is neither 1.1 nor 1.0")
+    if is_token(method) is None or len(method) > _MAX_METHOD or method == b"CONNECT":
+        raise BadRequest("a method that is no token, or CONNECT")
+    authority, path, query = split_target(target)
+    if path == b"*" and (method != b"OPTIONS" or query):
+        raise BadRequest("the target * is for OPTIONS alone")
+    head.method = method
+    head.authority = authority
+    head.path = normal_path(path, merge_slashes=rules.merge_slashes, reject_slash=rules.reject_slash)
+    head.query = query
+
+
+def read_length(value: bytes) -> int:
+    """A Content-Length in bytes, or -1 if it is none (RFC 9110 §8.6: digits alone)."""
+    if not value.isdigit() or len(value) > 19:
+        return -1
+    length = int(value)
+    return length if length <= MAX_LENGTH else -1
+
+
+def _check_coding(value: bytes) -> None:
+    """Let pass exactly `chunked`; RFC 9112 §6.1 asks 501 for codings that we do not know."""
+    if value.lower() == b"chunked":
+        return
+    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if b"identity" in codings or b"chunked" in codings[:-1]:
+        raise BadRequest("chunked is not the last transfer coding")
+    if all(is_token(coding) for coding in codings):
+        raise BadRequest("a transfer coding that is not supported", status=501)
+    raise BadRequest("a malformed Transfer-Encoding")
+
+
+def _read_host(head: RequestHead, line: bytes) -> None:
+    """RFC 9112 §3.2: exactly one Host; the absolute form wins over it and rewrites it."""
+    if not line:
+        if head.version == 11:
+            raise BadRequest("no Host")
+        if not head.authority:
+            return
+    sent = value_of(line) if line else head.authority
+    if head.authority:
+        host_name(sent)
+        if line:
+            head.lines[head.lines.index(line)] = b"Host: " + head.authority
+        else:
+            head.lines.append(b"Host: " + head.authority)
+    else:
+        head.authority = sent
+    head.host = host_name(head.authority)
+
+
+def host_name(authority: bytes) -> str:
+    """The host of an authority: lower case, without port and trailing dot.
+
+    Raises:
+        BadRequest: it is no host and port.
+    """
+    name = _hosts.get(authority)
+    if name is None:
+        match = _HOST(authority)
+        if match is None or int(match.group(2) or 0) > 65535:
+            raise BadRequest("a malformed Host")
+        name = match.group(1).decode("ascii").lower().removesuffix(".")
+        if not name:
+            raise BadRequest("an empty Host")
+        if len(_hosts) >= _HOSTS:
+            _hosts.clear()
+        _hosts[authority] = name
+    return name
+
+
+def _read_connection(head: RequestHead, named: list[bytes], upgrade: bytes) -> None:
+    """What Connection says of this connection, and the fields that it names away."""
+    head.close = b"close" in named or (head.version == 10 and b"keep-alive" not in named)
+    head.keep_alive = head.version == 10 and not head.close
+    # An upgrade to h2c would carry requests past every rule of ours; with a body there is no telling
+    # where the new protocol begins (RFC 9110 §7.8).
+    if b"upgrade" in named and upgrade and head.version == 11 and head.length == 0:
+        if upgrade.lower().split(b"/")[0].strip() not in (b"h2c", b"h2", b"tls", b"http"):
+            head.upgrade = upgrade
+    for token in named:
+        if token not in (b"close", b"keep-alive", b"upgrade", b"te", b""):
+            if is_token(token) is None:
+                raise BadRequest("a malformed Connection")
+            kept = without_named(head.lines, named)
+            head.lines = kept
+            head.forwarded = tuple(without_named(list(head.forwarded), named))
+            break

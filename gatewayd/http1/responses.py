@@ -1,0 +1,141 @@
+"""Reading a response's head: what an endpoint sends is no more trusted than what a client sends."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gatewayd.core.errors import BadResponse
+from gatewayd.core.messages import (
+    CHUNKED,
+    CONNECTION,
+    CONTENT_LENGTH,
+    DATE,
+    KEEP,
+    KEEP_ALIVE,
+    LAST_KEPT,
+    TRANSFER_ENCODING,
+    UNTIL_CLOSE,
+    UPGRADE,
+    ResponseHead,
+    response_kind,
+    value_of,
+    without_named,
+)
+from gatewayd.http1.grammar import LineMemo, is_token
+from gatewayd.http1.requests import read_length
+
+_STATUS: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\Z"
+).match  # RFC 9112 §4; the blank before an empty reason is left out by enough servers to bear it
+_TIMEOUT: Final = re.compile(rb"(?:.*[\s,])?timeout=(\d{1,6})").match
+_STATUSES: Final = 256
+_MAX_FIELDS: Final = 1024
+
+_memo: Final = LineMemo(response_kind)
+_known: Final = _memo.known
+_statuses: dict[bytes, tuple[int, int, bytes]] = {}
+
+
+def read_response(block: bytes, method: bytes) -> ResponseHead:
+    """Read a head.
+
+    Args:
+        block: status line and field lines, without the blank line that ends them.
+        method: of the request, which decides whether there is a body (RFC 9112 §6.3).
+
+    Returns:
+        The head; hop-by-hop fields are gone from its lines.
+
+    Raises:
+        BadResponse: malformed or ambiguous; nothing more can be read from this connection.
+    """
+    lines = block.split(b"\r\n")
+    if len(lines) > _MAX_FIELDS:
+        raise BadResponse(f"more than {_MAX_FIELDS} header fields")
+    kept: list[bytes] = []
+    head = ResponseHead(kept)
+    status, version, reason = _statuses.get(lines[0]) or _read_status(lines[0])
+    head.status = status
+    head.reason = reason
+    length = -1
+    chunked = False
+    named: list[bytes] | None = None
+    known = _known
+    for line in lines[1:]:
+        kind = known.get(line, -1)
+        if kind < 0:
+            kind = _memo.classify(line)
+            if kind < 0:
+                raise BadResponse("a malformed header field")
+        if kind == KEEP:
+            kept.append(line)
+        elif kind == CONTENT_LENGTH:
+            if length >= 0:
+                raise BadResponse("more than one Content-Length")
+            length = read_length(value_of(line))
+            if length < 0:
+                raise BadResponse("a Content-Length that is no number")
+            kept.append(line)
+        elif kind <= LAST_KEPT:
+            if kind == DATE:
+                head.dated = True
+            kept.append(line)
+        elif kind == TRANSFER_ENCODING:
+            if chunked or value_of(line).lower() != b"chunked" or version != 11:
+                raise BadResponse("a transfer coding other than chunked")
+            chunked = True
+        elif kind == CONNECTION:
+            named = named or []
+            named += [token.strip(b" \t") for token in value_of(line).lower().split(b",")]
+        elif kind == KEEP_ALIVE:
+            promised = _TIMEOUT(value_of(line).lower())
+            if promised is not None:
+                head.idle_timeout = int(promised.group(1))
+        elif kind == UPGRADE:
+            head.upgrade = value_of(line)
+    if chunked and length >= 0:
+        raise BadResponse("Content-Length beside Transfer-Encoding")
+    if version != 11:
+        head.version = version
+        head.close = True
+    if named is not None:
+        _read_connection(head, named)
+    if status < 200 or status == 204 or status == 304 or method == b"HEAD":
+        head.length = 0
+    elif chunked:
+        head.length = CHUNKED
+    elif length >= 0:
+        head.length = length
+    else:
+        head.length = UNTIL_CLOSE
+        head.close = True
+    if length >= 0 and (status < 200 or status == 204):
+        # RFC 9110 §8.6 forbids it there; sent on, it would make the client wait for a body.
+        head.lines = [line for line in head.lines if known.get(line) != CONTENT_LENGTH]
+    return head
+
+
+def _read_status(line: bytes) -> tuple[int, int, bytes]:
+    match = _STATUS(line)
+    if match is None:
+        raise BadResponse("a malformed status line")
+    parsed = (int(match.group(2)), 11 if match.group(1) == b"1" else 10, match.group(3) or b"")
+    if len(_statuses) >= _STATUSES:
+        _statuses.clear()
+    if len(line) <= 64:
+        _statuses[line] = parsed
+    return parsed
+
+
+def _read_connection(head: ResponseHead, named: list[bytes]) -> None:
+    if b"close" in named:
+        head.close = True
+    elif b"keep-alive" in named:
+        head.close = False
+    for token in named:
+        if token not in (b"close", b"keep-alive", b"upgrade", b""):
+            if is_token(token) is None:
+                raise BadResponse("a malformed Connection")
+            head.lines = without_named(head.lines, named)
+            break

@@ -1,0 +1,70 @@
+"""Listening sockets whose connections are eager transports."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+
+from gatewayd.core.addresses import Address
+from gatewayd.net.transports import EagerServer, EagerUnixServer
+
+BACKLOG: Final = 1024  # nginx 511, HAProxy maxconn; Twisted's own 50 loses bursts
+_FIRST_INHERITED: Final = 3  # sd_listen_fds(3)
+
+
+class _Port(tcp.Port):
+    transport = EagerServer
+
+
+class _UnixPort(unix.Port):
+    transport = EagerUnixServer
+
+
+def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str, int]) -> Any:
+    """Open a listening socket.
+
+    Args:
+        address: where; port 0 lets the kernel choose.
+        factory: Twisted's protocol factory.
+        reactor: Twisted's reactor.
+        inherited: descriptors by name, from `inherited_sockets`.
+
+    Returns:
+        A started port: stopListening, getHost, pauseProducing, resumeProducing.
+
+    Raises:
+        twisted.internet.error.CannotListenError: in use, not allowed, or no such address.
+        KeyError: no inherited socket has that name.
+    """
+    if address.kind == "fd":
+        fd = inherited[address.host]
+        with socket.socket(fileno=os.dup(fd)) as probe:
+            family = probe.family
+            probe.setblocking(False)
+        kind = _UnixPort if family == socket.AF_UNIX else _Port
+        port = kind._fromListeningDescriptor(reactor, fd, *([] if kind is _UnixPort else [family]), factory)  # type: ignore[no-untyped-call,attr-defined]
+    elif address.kind == "unix":
+        port = _UnixPort(address.host, factory, BACKLOG, mode=0o666, reactor=reactor, wantPID=True)  # type: ignore[no-untyped-call]
+    else:
+        port = _Port(address.port, factory, BACKLOG, address.host, reactor)  # type: ignore[no-untyped-call]
+    port.startListening()
+    return port
+
+
+def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, int]:
+    """The sockets that systemd passed, by name (sd_listen_fds_with_names(3)).
+
+    Args:
+        environ: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES are looked at.
+        pid: our own.
+    """
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}
+    count = int(environ.get("LISTEN_FDS", "0"))
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    names += ["unknown"] * (count - len(names))
+    return {names[index]: _FIRST_INHERITED + index for index in range(count)}
