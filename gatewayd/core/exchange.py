@@ -78,7 +78,7 @@ class Exchange:
     scheme: str = "http"
     request_id: bytes = b""
     route: str = "-"
-    upstream: str = "-"
+    upstream: Any = None  # once a route leads to one
     endpoint: Endpoint | None = None
     status: int = 0
     reason: str = ""  # of an answer of the gateway's own, or of a cut
@@ -89,11 +89,19 @@ class Exchange:
     picked: float = 0.0
     connected: float = 0.0
     headed: float = 0.0  # when the response's head came
+    ended: float = 0.0
     tries: int = 0
     deadline: float = float("inf")  # of the route's timeouts.request, once the request is complete
+    wakes: float = float("inf")
     way: Any = None  # who answers: the leaf that `begin` was called on
     connection: Any = None  # of the endpoint's side, while there is one
     waiting: Any = None  # the Deferred that a pick or a connection will come by
+    added: bytes = b""  # the gateway's own field lines for the upstream (core.forwarded)
+    target: bytes = b""  # path and query as the upstream sees them
+    held: bytes = b""  # body bytes that have not gone out yet
+    streamed: bool = False  # body bytes have gone out that are no longer held
+    trailers: list[bytes] = []  # of the request's body
+    half_closed: bool = False  # one side of the tunnel has said its last word
 
     def __init__(self, head: RequestHead, client: Any, origin: Origin, started: float) -> None:
         """Args: client: the client's side, an answerer (proxy.channel). started: first byte's time."""
@@ -106,6 +114,15 @@ class Exchange:
         head = self.head
         where = self.endpoint.label if self.endpoint else "-"
         return f"<Exchange {head.method.decode()} {head.path.decode()} {self.state} at {where}>"
+
+    @property
+    def upstream_name(self) -> str:
+        """The upstream's label, `-` where there is none."""
+        return self.upstream.name if self.upstream is not None else "-"
+
+    def expired(self, now: float) -> None:
+        """The wheel: the route's timeouts.request is over while it waits for an endpoint."""
+        self.way.request_timeout(self)
 
     def advance(self, event: str) -> None:
         """Go on by the table.

@@ -15,7 +15,7 @@ _SLASHES: Final = re.compile(r"^[/\\]+")
 
 
 class Rewrite:
-    """A route's rewrite and its upstream's base path, compiled together."""
+    """What a route does to paths."""
 
     def __init__(
         self,
@@ -23,22 +23,21 @@ class Rewrite:
         strip_prefix: str = "",
         regex: re.Pattern[bytes] | None = None,
         replace: str = "",
-        base_path: str = "",
     ) -> None:
-        """Args: strip_prefix or regex with replace, or neither; base_path: put in front of it all."""
+        """Args: strip_prefix, or regex with replace, or neither."""
         self._strip = strip_prefix.rstrip("/").encode()
         self._regex = regex
         self._replace = replace.encode()
-        self._base = base_path.rstrip("/").encode()
 
     def __bool__(self) -> bool:
-        return bool(self._strip or self._regex or self._base)
+        return bool(self._strip or self._regex)
 
-    def apply(self, path: bytes) -> bytes:
+    def apply(self, path: bytes, base: bytes = b"") -> bytes:
         """The path that the upstream sees.
 
         Args:
             path: in its one form (core.targets).
+            base: the upstream's base_path without a slash at its end; put in front with one slash.
 
         Raises:
             BadRewrite: the result is no path, or leads above the root.
@@ -53,7 +52,7 @@ class Rewrite:
             path = normal_path(b"/" + path.lstrip(b"/"))
         except BadRequest as error:
             raise BadRewrite(f"the rewritten path is none: {error.detail}") from error
-        return self._base + path if self._base else path
+        return base + path
 
 
 class Redirect:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from gatewayd.core.errors import NoMethod, NoRoute
@@ -125,12 +125,15 @@ def below(path: bytes, prefix: bytes) -> bool:
 class Route:
     """A named way from a match to a leaf."""
 
-    def __init__(self, name: str, match: Match, *, priority: int = 0, order: int = 0) -> None:
-        """Args: name: unique. priority: higher first. order: its place in the file."""
+    def __init__(
+        self, name: str, match: Match, *, priority: int = 0, order: int = 0, leaf: Any = None
+    ) -> None:
+        """Args: name: unique. priority: higher first. order: its place in the file. leaf: serves it."""
         self.name = name
         self.match = match
         self.priority = priority
         self.order = order
+        self.leaf = leaf
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"

@@ -1,1 +1,5 @@
-"""Floor 4: from a client's connection to the answer; the way of a request."""
+"""Floor 4: the way of a request, from the listener to the answer."""
+
+from gatewayd.proxy.forward import Forwarding, ReverseProxyResource
+
+__all__ = ["Forwarding", "ReverseProxyResource"]

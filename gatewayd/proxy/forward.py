@@ -1,0 +1,378 @@
+"""The way of a proxied request: pick, connection, request out, response back.
+
+Each step goes on at once where it can; only a request that has to wait, for a slot, a first membership
+or a new connection, takes the detour by a Deferred, and its client is not read meanwhile.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from gatewayd.core.endpoints import Endpoint
+from gatewayd.core.errors import (
+    ConnectFailed,
+    GatewayError,
+    RequestTimeout,
+    Reset,
+    UpstreamFault,
+)
+from gatewayd.core.exchange import (
+    CONNECTED,
+    HEAD,
+    PICK,
+    PICKED,
+    RELAYING,
+    REPEAT,
+    SWITCHED,
+    Exchange,
+)
+from gatewayd.core.forwarded import request_key
+from gatewayd.core.messages import CHUNKED, Edits, ResponseHead, name_of
+from gatewayd.core.rewrites import Rewrite
+from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
+from gatewayd.proxy.context import Context
+from gatewayd.proxy.resource import Leaf
+from gatewayd.proxy.tunnel import Tunnel
+from gatewayd.upstreams.upstream import Split, Upstream
+
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
+
+
+class Forwarding:
+    """How a route forwards: its name, edits and timeouts."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        name: str = "-",
+        rewrite: Rewrite | None = None,
+        request_edits: Edits | None = None,
+        response_edits: Edits | None = None,
+        preserve_host: bool = True,
+        request_timeout: float = 25.0,
+        tunnel_timeout: float = 3600.0,
+        stream_timeout: float | None = None,
+    ) -> None:
+        """Args: as in the configuration, in seconds; stream_timeout None = the upstream's read."""
+        self.context = context
+        self.name = name
+        self.rewrite = rewrite
+        self.request_edits = request_edits
+        self.response_edits = response_edits
+        self.preserve_host = preserve_host
+        self.request_timeout = request_timeout
+        self.tunnel_timeout = tunnel_timeout
+        self.stream_timeout = stream_timeout
+
+
+class ReverseProxyResource(Leaf):
+    """A leaf that forwards to an upstream."""
+
+    def __init__(self, upstream: Upstream | Split, *, route: Forwarding | None = None) -> None:
+        """Make a leaf.
+
+        Args:
+            upstream: where to; a Split draws one for each request.
+            route: how; without one, with the defaults and figures of its own.
+        """
+        route = route or Forwarding(Context.standalone(upstream.wheel))
+        super().__init__(route.context, response_edits=route.response_edits)
+        self.upstream = upstream
+        self.route = route
+        self._upstream = upstream
+        self._rewrite = route.rewrite
+        self._request_edits = route.request_edits
+        self._preserve_host = route.preserve_host
+        self._request_timeout = route.request_timeout or float("inf")
+        self._stream_timeout = route.stream_timeout
+        self._counters = route.context.counters.route(route.name)
+        self._tunnel = Tunnel(self, route.context)
+
+    def __repr__(self) -> str:
+        return f"<ReverseProxyResource {self.route.name} to {self.upstream!r}>"
+
+    # --- out: pick, connect, send
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take an exchange on its way."""
+        self._counters.in_flight += 1
+        exchange.upstream = upstream = self._upstream.choose()
+        head = exchange.head
+        if exchange.received:
+            exchange.deadline = exchange.received + self._request_timeout
+        try:
+            path = head.path
+            if self._rewrite is not None or upstream.base_path:
+                path = (self._rewrite or _AS_IT_IS).apply(path, upstream.base_path)
+            exchange.target = path + head.query if head.query else path
+            key = request_key(exchange, upstream.hash_key) if upstream.hash_key else None
+            endpoint = upstream.pick(key)
+        except GatewayError as error:
+            self.refuse(exchange, error)
+            return
+        if isinstance(endpoint, Endpoint):
+            self._picked(endpoint, exchange)
+        else:
+            exchange.advance(PICK)
+            self._wait(exchange, endpoint, self._picked)
+
+    def _wait(self, exchange: Exchange, waiting: "Deferred[Any]", then: Any) -> None:
+        """Go on when a Deferred fires; meanwhile the client is not read."""
+        exchange.waiting = waiting
+        if not exchange.received:
+            exchange.client.pause()
+        if exchange.deadline < exchange.wakes:
+            self.context.wheel.arm(exchange, exchange.deadline)
+        waiting.addCallbacks(
+            self._come, self._wait_failed, (exchange, then), None, (exchange,), None
+        )
+
+    def _come(self, found: Any, exchange: Exchange, then: Any) -> None:
+        exchange.waiting = None
+        if exchange.client is None:
+            self._returned(found, exchange)
+        else:
+            then(found, exchange)
+
+    def _returned(self, found: Any, exchange: Exchange) -> None:
+        """What an exchange waited for has come after its end."""
+        if isinstance(found, Endpoint):
+            exchange.upstream.released(found, 0.0, False)
+        else:
+            exchange.upstream.pool.release(found)
+
+    def _wait_failed(self, failure: Failure, exchange: Exchange) -> None:
+        exchange.waiting = None
+        if exchange.client is None:
+            return
+        error = failure.value
+        if not isinstance(error, GatewayError):
+            error = ConnectFailed(f"the balancer of {exchange.upstream_name} failed: {error!r}")
+        if isinstance(error, UpstreamFault):
+            self.failed(exchange, None, error)
+        else:
+            self.refuse(exchange, error)
+
+    def _picked(self, endpoint: Endpoint, exchange: Exchange) -> None:
+        exchange.endpoint = endpoint
+        exchange.advance(PICKED)
+        if exchange.waiting is None and exchange.state:
+            exchange.picked = exchange.started
+        self._connect(exchange, endpoint, fresh=False)
+
+    def _connect(self, exchange: Exchange, endpoint: Endpoint, *, fresh: bool) -> None:
+        exchange.tries += 1
+        repeatable = exchange.head.method in IDEMPOTENT
+        connection = exchange.upstream.pool.acquire(endpoint, repeatable=repeatable, fresh=fresh)
+        if isinstance(connection, Deferred):
+            exchange.picked = self.context.clock()
+            self._wait(exchange, connection, self._dialled)
+        else:
+            self._send(connection, exchange)
+
+    def _dialled(self, connection: Any, exchange: Exchange) -> None:
+        exchange.connected = self.context.clock()
+        assert exchange.endpoint is not None
+        exchange.endpoint.connect_failures = 0
+        self._send(connection, exchange)
+
+    def _send(self, connection: Any, exchange: Exchange) -> None:
+        exchange.connection = connection
+        exchange.advance(CONNECTED)
+        upstream = exchange.upstream
+        head = exchange.head
+        ended = bool(exchange.received)
+        body = exchange.held
+        lines, added = self._request_fields(exchange, connection.endpoint)
+        chunked = head.length == CHUNKED
+        if chunked:
+            added += b"Transfer-Encoding: chunked\r\n"
+            body = chunk(body) + last_chunk(exchange.trailers) if ended else chunk(body)
+        out = request_bytes(head.method, exchange.target, lines, added)
+        read = self._stream_timeout
+        connection.send(
+            exchange,
+            out + body if body else out,
+            chunked=chunked,
+            ended=ended,
+            read=upstream.timeouts.read if read is None else read,
+        )
+        if not ended and exchange.connection is connection:
+            connection.watch(exchange.client)
+            exchange.client.resume()
+
+    def _request_fields(self, exchange: Exchange, endpoint: Endpoint) -> tuple[list[bytes], bytes]:
+        head = exchange.head
+        lines = head.lines
+        added = exchange.added + exchange.upstream.via_line(self.context.via)
+        if not self._preserve_host:
+            lines = [line for line in lines if name_of(line) != b"host"]
+            lines.insert(0, b"Host: " + endpoint.authority)
+        if self._request_edits is not None:
+            lines = self._request_edits.apply(lines + added.split(b"\r\n")[:-1])
+            added = b""
+        if head.expects and not exchange.received and not exchange.held:
+            added += b"Expect: 100-continue\r\n"
+        if head.upgrade:
+            added += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        elif head.trailers:
+            added += b"TE: trailers\r\nConnection: TE\r\n"
+        return lines, added
+
+    # --- what the client's side tells
+
+    def request_body(self, exchange: Exchange, piece: bytes, ended: bool, trailers: list[bytes]) -> None:
+        """A piece of the request's body."""
+        if ended:
+            exchange.deadline = exchange.received + self._request_timeout
+        connection = exchange.connection
+        if connection is None:
+            exchange.held += piece
+            return
+        exchange.streamed = True
+        exchange.held = b""
+        connection.send_body(piece, ended, trailers)
+        if ended:
+            connection.unwatch()
+
+    def request_failed(self, exchange: Exchange, error: GatewayError) -> None:
+        """The request's body is broken, too large or too slow: the upstream sees an abort."""
+        self._let_go(exchange)
+        if exchange.status:
+            self.cut(exchange, error)
+        else:
+            self.refuse(exchange, error)
+
+    def client_gone(self, exchange: Exchange, detail: str) -> None:
+        """The client left: the upstream's request is cancelled."""
+        self._let_go(exchange)
+        super().client_gone(exchange, detail)
+
+    def request_timeout(self, exchange: Exchange) -> None:
+        """The route's timeouts.request is over while the exchange waits for an endpoint."""
+        if not exchange.status and exchange.client is not None:
+            self._let_go(exchange)
+            self.refuse(exchange, RequestTimeout("no endpoint within the route's timeouts.request"))
+
+    def _let_go(self, exchange: Exchange) -> None:
+        """Give up whatever works or waits for an exchange."""
+        connection = exchange.connection
+        if connection is not None:
+            exchange.connection = None
+            connection.give_up()
+        waiting = exchange.waiting
+        if waiting is not None:
+            exchange.waiting = None
+            waiting.addErrback(lambda _: None)
+            exchange.client, client = None, exchange.client  # what still comes is too late
+            waiting.cancel()
+            exchange.client = client
+
+    # --- what the endpoint's side tells
+
+    def interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        """A 1xx: for whoever can take it (RFC 9110 §15.2)."""
+        if exchange.head.version == 11:
+            exchange.client.interim(head)
+
+    def response(self, exchange: Exchange, head: ResponseHead, body: bytes, ended: bool) -> None:
+        """The response's head, with what there is of its body."""
+        exchange.advance(HEAD)
+        exchange.headed = self.context.clock()
+        self._count_head(exchange, head)
+        exchange.bytes_out = len(body)
+        exchange.client.respond(exchange, head, body, ended)
+        if ended:
+            self.finish(exchange)
+
+    def _count_head(self, exchange: Exchange, head: ResponseHead) -> None:
+        exchange.status = status = head.status
+        upstream = exchange.upstream
+        counters = upstream.counters
+        counters.codes[status] = counters.codes.get(status, 0) + 1
+        counters.response_header.observe(exchange.headed - (exchange.received or exchange.started))
+        lines = head.lines
+        if upstream.via_back:
+            lines.append(self.context.via.field)
+        lines.append(b"X-Request-Id: " + exchange.request_id)
+        if self._response_edits is not None:
+            head.lines = self._response_edits.apply(lines)
+
+    def response_body(self, exchange: Exchange, piece: bytes) -> None:
+        """A piece of the response's body."""
+        exchange.bytes_out += len(piece)
+        exchange.client.respond_body(piece)
+
+    def response_ended(self, exchange: Exchange, trailers: list[bytes]) -> None:
+        """The response is whole."""
+        exchange.client.respond_end(trailers if exchange.head.trailers else [])
+        self.finish(exchange)
+
+    def failed(self, exchange: Exchange, connection: Any, error: UpstreamFault) -> None:
+        """The endpoint failed: repeat what a stale connection lost, else answer or cut.
+
+        A kept connection may close just as a request goes out. Nobody is to blame, so what can be
+        repeated is, once, on a fresh connection to the same endpoint (RFC 9110 §9.2.2).
+        """
+        exchange.connection = None
+        endpoint = exchange.endpoint
+        assert endpoint is not None
+        if exchange.state == RELAYING:
+            _count_error(endpoint, error)
+            self.cut(exchange, error)
+            return
+        stale = connection is not None and connection.reused and connection.untouched
+        if (
+            stale
+            and isinstance(error, Reset)
+            and not exchange.streamed
+            and exchange.head.method in IDEMPOTENT
+        ):
+            exchange.advance(REPEAT)
+            self._connect(exchange, endpoint, fresh=True)
+            return
+        if not stale:
+            _count_error(endpoint, error)
+        if connection is None:
+            endpoint.connect_failures += 1
+        self.refuse(exchange, error)
+
+    def switched(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on bytes go both ways."""
+        exchange.advance(SWITCHED)
+        exchange.headed = self.context.clock()
+        self._count_head(exchange, head)
+        self._counters.tunnels += 1
+        exchange.way = self._tunnel
+        self._tunnel.begin(exchange, head, rest, self.route.tunnel_timeout)
+
+    # --- the end
+
+    def tunnel_over(self) -> None:
+        """One tunnel less."""
+        self._counters.tunnels -= 1
+
+    def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
+        """End the exchange here and at its upstream."""
+        self._counters.in_flight -= 1
+        endpoint = exchange.endpoint
+        if endpoint is not None:
+            upstream = exchange.upstream
+            seconds = self.context.clock() - exchange.started
+            if exchange.way is self:
+                upstream.counters.window.add(seconds)
+            failed = exchange.status in (502, 503, 504) or exchange.reason == "body_cut"
+            upstream.released(endpoint, seconds, failed)
+        super().finish(exchange, tell=tell)
+
+
+_AS_IT_IS: Final = Rewrite()
+
+
+def _count_error(endpoint: Endpoint, error: GatewayError) -> None:
+    endpoint.errors[error.reason] = endpoint.errors.get(error.reason, 0) + 1
