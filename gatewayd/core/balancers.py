@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Sequence
+from difflib import get_close_matches
 from hashlib import blake2b
+from importlib import import_module
 from itertools import cycle
 from math import gcd
 from random import Random
@@ -363,6 +365,37 @@ BALANCERS: Final[dict[str, type[Balancer]]] = {
     "least_connections": LeastConnections,
     "power_of_two": PowerOfTwo,
 }
+
+
+def policy_name(kind: type[Balancer]) -> str:
+    """What a balancer is called in the configuration."""
+    names = [name for name, each in BALANCERS.items() if each is kind]
+    return names[0] if names else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def balancer_named(name: str) -> type[Balancer]:
+    """The balancer of a name, or one's own by `package.module:Class`.
+
+    Raises:
+        ValueError: there is none, with what to write instead.
+    """
+    if name in BALANCERS:
+        return BALANCERS[name]
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        near = get_close_matches(name, BALANCERS, n=1)
+        raise ValueError(
+            f"no balancer is called {name!r}"
+            + (f"; did you mean {near[0]}?" if near else "")
+            + f" (there are {', '.join(BALANCERS)}, or package.module:Class)"
+        )
+    try:
+        kind = getattr(import_module(module_name), class_name)
+    except Exception as error:  # whatever a stranger's module does when imported
+        raise ValueError(f"{name} cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Balancer)):
+        raise ValueError(f"{name} is no subclass of gatewayd.core.balancers.Balancer")
+    return kind
 
 
 def compile_balancer(

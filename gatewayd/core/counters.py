@@ -116,12 +116,13 @@ class RouteCounters:
 class ListenerCounters:
     """A listener's connections."""
 
-    __slots__ = ("accept_paused", "accepted", "open")
+    __slots__ = ("accept_paused", "accepted", "open", "paused")
 
     def __init__(self) -> None:
         self.accepted = 0
         self.open = 0
-        self.accept_paused = 0
+        self.paused = False  # accepting, now
+        self.accept_paused = 0  # how often it was
 
 
 class UpstreamCounters:

@@ -96,14 +96,18 @@ class Change(NamedTuple):
         return self.altered
 
 
-def reconcile(current: Iterable[Endpoint], wanted: Iterable[Member]) -> Change:
+def reconcile(
+    current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()
+) -> Change:
     """Bring a membership to what its sources want.
 
     Args:
         current: the endpoints now; those that stay keep their identity.
         wanted: all members; of two with one address the first counts.
+        former: that have left and, coming back, are the same again, with their figures.
     """
     known = {endpoint.address: endpoint for endpoint in current}
+    returning = {endpoint.address: endpoint for endpoint in former}
     members: dict[Address, Endpoint] = {}
     joined: list[Endpoint] = []
     altered = False
@@ -112,7 +116,9 @@ def reconcile(current: Iterable[Endpoint], wanted: Iterable[Member]) -> Change:
             continue
         endpoint = known.get(member.address)
         if endpoint is None:
-            endpoint = Endpoint(member)
+            endpoint = returning.get(member.address) or Endpoint(member)
+            endpoint.weight = member.weight
+            endpoint.state = UNCHECKED
             joined.append(endpoint)
         elif endpoint.weight != member.weight:
             endpoint.weight = member.weight

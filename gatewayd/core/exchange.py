@@ -86,8 +86,9 @@ class Exchange:
     bytes_in: int = 0  # of the request's body
     bytes_out: int = 0  # of the response's body
     received: float = 0.0  # when the request's last byte came; 0 while it has not
-    picked: float = 0.0
-    connected: float = 0.0
+    waited_since: float = 0.0  # for a pick or a connection
+    queued: float = 0.0  # seconds that picks took
+    dialled: float = 0.0  # seconds that connecting took
     headed: float = 0.0  # when the response's head came
     ended: float = 0.0
     tries: int = 0

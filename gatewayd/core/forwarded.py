@@ -100,13 +100,39 @@ def _node(peer: str) -> bytes:
     return b"unknown" if peer == "unix" else peer.encode()
 
 
+def request_key(exchange: Exchange, source: str) -> bytes | None:
+    """What consistent hashing goes by.
+
+    Args:
+        exchange: introduced.
+        source: `client_ip`, `path`, `header:NAME` or `cookie:NAME`.
+
+    Returns:
+        The key, or None where the request has no such thing.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "client_ip":
+        return exchange.client_ip.encode()
+    if kind == "path":
+        return exchange.head.path
+    if kind == "header":
+        return exchange.head.get(name.lower().encode())
+    wanted = name.encode() + b"="
+    for cookies in exchange.head.get_all(b"cookie"):
+        for pair in cookies.split(b";"):
+            if pair.strip().startswith(wanted):
+                return pair.strip()[len(wanted) :]
+    return None
+
+
 class Via:
     """Our Via, both ways, and how we know it again (RFC 9110 §7.6.3)."""
 
     def __init__(self, pseudonym: bytes) -> None:
         """Args: pseudonym: `gatewayd-` and eight hex digits, one a daemon."""
         self.pseudonym = pseudonym
-        self.line = b"Via: 1.1 %b\r\n" % pseudonym
+        self.field = b"Via: 1.1 " + pseudonym
+        self.line = self.field + b"\r\n"
 
     def is_in(self, lines: tuple[bytes, ...]) -> bool:
         """Whether the request has been here before."""

@@ -15,7 +15,7 @@ on the request's own path and not on how many routes there are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -256,6 +256,49 @@ class _Host:
                 if failing is METHOD:
                     allowed.extend(match.methods)
         return None
+
+
+def hidden(routes: Sequence[Route]) -> Iterator[tuple[Route, Route]]:
+    """Routes of a listener that can never match, each with one that always comes before it.
+
+    Only the sure cases are found: an unconditional route for the same hosts whose path is the same,
+    or covers it from a higher priority.
+    """
+    by_host: dict[str, list[Route]] = {}
+    for route in routes:
+        for host in route.match.hosts or ("",):
+            by_host.setdefault(host, []).append(route)
+    for route in routes:
+        above = None
+        for host in route.match.hosts or ("",):
+            above = next((each for each in by_host[host] if _hides(each, route)), None)
+            if above is None:
+                break
+        if above is not None:
+            yield route, above
+
+
+def _hides(above: Route, below_it: Route) -> bool:
+    first, second = above.match, below_it.match
+    if first.weight or above is below_it or above.priority < below_it.priority:
+        return False
+    same = (first.path, first.prefix, first.regex) == (second.path, second.prefix, second.regex)
+    if above.priority == below_it.priority:
+        return same and not second.weight and above.order < below_it.order
+    if first.path or first.regex is not None:
+        return same
+    return first.prefix == b"/" or (
+        second.regex is None and below(second.path or second.prefix, first.prefix)
+    )
+
+
+def tried_in_order(routes: Iterable[Route]) -> Iterator[tuple[str, int]]:
+    """How many regexes and conditions each host's requests may have to try one by one."""
+    counts: dict[str, int] = {}
+    for route in routes:
+        for host in route.match.hosts or ("",):
+            counts[host] = counts.get(host, 0) + (route.match.regex is not None) + route.match.weight
+    yield from counts.items()
 
 
 class Table:

@@ -11,41 +11,37 @@ import re
 from typing import Final
 
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
-from gatewayd.core.messages import HOP_BY_HOP
+from gatewayd.core.messages import HOP_BY_HOP, KEEP, request_kind, response_kind
 from gatewayd.http1.grammar import BARE_NEWLINE, LineMemo
 from gatewayd.http1.requests import MAX_LENGTH
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\Z").match
 _MAX_SIZE_LINE: Final = 4096  # with extensions: HAProxy and Go allow about as much
-_MAX_EXTENSIONS: Final = 65536  # of a whole body: a byte of data in each costs us a line (Go: 16 KiB)
-_MAX_TRAILERS: Final = 16384
-# RFC 9110 §6.5.1: what frames, routes or authenticates a message has no place behind it.
+_MAX_EXTENSIONS: Final = 65536  # of a whole body: a byte of data in each costs a line (Go: 16 KiB)
+_MAX_TRAILERS: Final = 16384  # bytes of trailer lines, and how many of them go on
+_MAX_TRAILER_LINES: Final = 128
+# RFC 9110 §6.5.1 (RFC 7230 §4.1.2 has the list): what frames, routes, authenticates or controls a
+# message has no place behind it, since many a recipient merges trailers into the header. What we act
+# on in a header (core.messages) is as little believed here.
 _NO_TRAILER: Final = HOP_BY_HOP | frozenset(
-    (
-        b"content-length",
-        b"host",
-        b"content-encoding",
-        b"content-type",
-        b"content-range",
-        b"trailer",
-        b"authorization",
-        b"cookie",
-        b"set-cookie",
-        b"via",
-        b"forwarded",
-        b"expect",
-        b"max-forwards",
-        b"cache-control",
-        b"te",
-    )
+    b"authorization cookie set-cookie www-authenticate authentication-info proxy-authentication-info "
+    b"content-encoding content-type content-range trailer max-forwards range "
+    b"if-match if-none-match if-modified-since if-unmodified-since if-range "
+    b"age cache-control expires location pragma retry-after vary warning".split()
 )
-_trailers: Final = LineMemo(
-    lambda name: (
-        1
-        if name in _NO_TRAILER or name.startswith(b"x-forwarded-") or b"_" in name
-        else 0
+
+
+def _trailer_kind(name: bytes) -> int:
+    unfit = (
+        name in _NO_TRAILER
+        or b"_" in name
+        or request_kind(name) != KEEP
+        or response_kind(name) != KEEP
     )
-)
+    return 1 if unfit else 0
+
+
+_trailers: Final = LineMemo(_trailer_kind)
 
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
@@ -162,7 +158,11 @@ class Chunked:
             self._left = int(match.group(1), 16)
             if self._left > MAX_LENGTH:
                 raise self._fault("a chunk size over 2^63")
-            self._state = _DATA if self._left else _TRAILERS
+            if self._left:
+                self._state = _DATA
+            else:
+                self._state = _TRAILERS
+                self._extensions = 0  # from here on it counts the trailers
         elif state == _DATA_END:
             if line:
                 raise self._fault("chunk data longer than its size")
@@ -176,7 +176,7 @@ class Chunked:
             if kind == 0:
                 self.trailers.append(line)
             self._extensions += len(line)
-            if self._extensions > _MAX_EXTENSIONS + _MAX_TRAILERS or len(self.trailers) > 128:
+            if self._extensions > _MAX_TRAILERS or len(self.trailers) > _MAX_TRAILER_LINES:
                 raise self._fault("too many trailer fields")
         else:
             self._state = _DONE
@@ -191,12 +191,13 @@ def head_end(data: bytes | bytearray, start: int, complaint: GatewayError) -> in
     Args:
         data: what came so far.
         start: where to begin to look; what is before was looked at already.
-        complaint: raised where a line ends in a bare LF: waiting for a CRLF would be in vain.
+        complaint: raised, as a copy, where a line ends in a bare LF: waiting for a CRLF would be in
+            vain. A copy, since an exception raised again and again keeps all its tracebacks.
 
     Returns:
         The index of the CRLF CRLF, or -1 while there is none.
     """
     end = data.find(b"\r\n\r\n", max(0, start - 3))
     if end < 0 and BARE_NEWLINE(data, max(0, start - 1)) is not None:
-        raise complaint
+        raise type(complaint)(complaint.detail)
     return end

@@ -23,7 +23,7 @@ _FIELD: Final = re.compile(rb"(" + TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*\Z").matc
 is_token: Final = re.compile(TOKEN + rb"\Z").match
 BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n").search
 
-_SECRET: Final = frozenset((b"cookie", b"authorization", b"set-cookie"))
+_SECRET: Final = frozenset((b"cookie", b"authorization", b"proxy-authorization", b"set-cookie"))
 _LINE_BYTES: Final = 256
 _ENTRIES: Final = 4096
 _SLOTS: Final = 64

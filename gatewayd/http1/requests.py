@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gatewayd.core.addresses import is_ip
 from gatewayd.core.errors import BadRequest, TooLarge
 from gatewayd.core.messages import (
     CHUNKED,
@@ -32,14 +33,25 @@ from gatewayd.core.messages import (
     without_named,
 )
 from gatewayd.core.targets import normal_path, split_target
-from gatewayd.http1.grammar import LineMemo, is_token
+from gatewayd.http1.grammar import TOKEN, LineMemo, is_token
 
 MAX_LINE: Final = 65536  # of the request line: nginx 8 KiB, HAProxy 16 KiB, Go 1 MiB
 MAX_LENGTH: Final = 2**63 - 1  # nginx's off_t, Go's int64: nobody can mean more
+MAX_CONNECTION: Final = 1024  # of all Connection values together: more costs us, and means nothing
 _MAX_METHOD: Final = 64
+_METHODS: Final = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
+)
+_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b""))  # name no field
+# An upgrade to HTTP/2 or TLS would carry requests past every rule of ours, whatever stands beside
+# it in the list and whichever draft it names (h2c-14).
+_PROTOCOL: Final = re.compile(
+    rb"(?!(?i:h2|http|tls))" + TOKEN + rb"(?:/" + TOKEN + rb")?\Z"
+).match  # RFC 9110 §7.8
+_TRAILERS: Final = re.compile(rb"(?i:(?:.*,)?[ \t]*trailers[ \t]*(?:,|\Z))").match  # §10.1.4
 _HOST: Final = re.compile(
-    rb"((?:[A-Za-z0-9\-._~]+|\[[0-9A-Fa-f:.]+\]))(?::([0-9]{0,5}))?\Z"
-).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists
+    rb"([A-Za-z0-9\-._~]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?\Z"
+).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists; DNS ends at 253
 _HOSTS: Final = 1024
 
 _memo: Final = LineMemo(request_kind)
@@ -81,7 +93,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     length = -1
     chunked = False
     upgrade = b""
-    named: list[bytes] | None = None
+    connection = b""
     known = _known
     for line in lines[1:]:
         kind = known.get(line, -1)
@@ -111,8 +123,9 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
             _check_coding(value_of(line))
             chunked = True
         elif kind == CONNECTION:
-            named = named or []
-            named += [token.strip(b" \t") for token in value_of(line).lower().split(b",")]
+            connection = connection + b"," + line[11:] if connection else line[11:]
+            if len(connection) > MAX_CONNECTION:
+                raise TooLarge(f"Connection is over {MAX_CONNECTION} bytes", status=431)
         elif kind == REFERER:
             head.referer = line
             kept.append(line)
@@ -124,9 +137,9 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
         elif kind == REQUEST_ID:
             head.request_id = value_of(line)
         elif kind == UPGRADE:
-            upgrade = value_of(line)
+            upgrade = value_of(line) if len(line) <= MAX_CONNECTION else b""
         elif kind == TE:
-            head.trailers = b"trailers" in value_of(line).lower()
+            head.trailers = head.trailers or _TRAILERS(value_of(line)) is not None
         elif kind == EXPECT:
             if value_of(line).lower() != b"100-continue":
                 raise BadRequest("an Expect other than 100-continue", status=417)
@@ -143,8 +156,8 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
         head.length = length
         kept.append(b"Content-Length: %d" % length)
     _read_host(head, host_line)
-    if named is not None:
-        _read_connection(head, named, upgrade)
+    if connection:
+        _read_connection(head, connection, upgrade)
     elif head.version == 10:
         head.close = True
     return head
@@ -159,15 +172,25 @@ def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
         head.version = 10
     elif version != b"HTTP/1.1":
         raise BadRequest("an HTTP version that is neither 1.1 nor 1.0")
-    if is_token(method) is None or len(method) > _MAX_METHOD or method == b"CONNECT":
-        raise BadRequest("a method that is no token, or CONNECT")
+    if method not in _METHODS:
+        _check_method(method)
     authority, path, query = split_target(target)
     if path == b"*" and (method != b"OPTIONS" or query):
         raise BadRequest("the target * is for OPTIONS alone")
     head.method = method
     head.authority = authority
-    head.path = normal_path(path, merge_slashes=rules.merge_slashes, reject_slash=rules.reject_slash)
+    head.path = normal_path(
+        path, merge_slashes=rules.merge_slashes, reject_slash=rules.reject_slash
+    )
     head.query = query
+
+
+def _check_method(method: bytes) -> None:
+    """Let pass any token but CONNECT and HTTP/2's PRI, in capitals or not: some servers fold case."""
+    if is_token(method) is None or len(method) > _MAX_METHOD:
+        raise BadRequest("a method that is no token")
+    if method.upper() in (b"CONNECT", b"PRI"):
+        raise BadRequest("a method that no gateway serves")
 
 
 def read_length(value: bytes) -> int:
@@ -182,6 +205,8 @@ def _check_coding(value: bytes) -> None:
     """Let pass exactly `chunked`; RFC 9112 §6.1 asks 501 for codings that we do not know."""
     if value.lower() == b"chunked":
         return
+    if len(value) > MAX_CONNECTION:
+        raise BadRequest("a malformed Transfer-Encoding")
     codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
     if b"identity" in codings or b"chunked" in codings[:-1]:
         raise BadRequest("chunked is not the last transfer coding")
@@ -221,28 +246,32 @@ def host_name(authority: bytes) -> str:
         if match is None or int(match.group(2) or 0) > 65535:
             raise BadRequest("a malformed Host")
         name = match.group(1).decode("ascii").lower().removesuffix(".")
-        if not name:
-            raise BadRequest("an empty Host")
+        if name[0:1] == "[":
+            if ":" not in name or not is_ip(name[1:-1]):
+                raise BadRequest("a Host in brackets that is no IPv6 address")
+        elif "" in name.split("."):
+            raise BadRequest("a Host with an empty label")
         if len(_hosts) >= _HOSTS:
             _hosts.clear()
         _hosts[authority] = name
     return name
 
 
-def _read_connection(head: RequestHead, named: list[bytes], upgrade: bytes) -> None:
-    """What Connection says of this connection, and the fields that it names away."""
+def _read_connection(head: RequestHead, value: bytes, upgrade: bytes) -> None:
+    """What Connection says of this connection, and the fields that it names away.
+
+    Those that tell who the client is (head.forwarded) are for us: whoever gets a proxy of ours to pass
+    on `Connection: X-Forwarded-For` must not look like that proxy.
+    """
+    named = [token.strip(b" \t") for token in value.lower().split(b",")]
     head.close = b"close" in named or (head.version == 10 and b"keep-alive" not in named)
     head.keep_alive = head.version == 10 and not head.close
-    # An upgrade to h2c would carry requests past every rule of ours; with a body there is no telling
-    # where the new protocol begins (RFC 9110 §7.8).
-    if b"upgrade" in named and upgrade and head.version == 11 and head.length == 0:
-        if upgrade.lower().split(b"/")[0].strip() not in (b"h2c", b"h2", b"tls", b"http"):
-            head.upgrade = upgrade
-    for token in named:
-        if token not in (b"close", b"keep-alive", b"upgrade", b"te", b""):
-            if is_token(token) is None:
-                raise BadRequest("a malformed Connection")
-            kept = without_named(head.lines, named)
-            head.lines = kept
-            head.forwarded = tuple(without_named(list(head.forwarded), named))
-            break
+    # With a body there is no telling where the new protocol begins (RFC 9110 §7.8).
+    if b"upgrade" in named and head.version == 11 and head.length == 0:
+        protocols = [protocol.strip(b" \t") for protocol in upgrade.split(b",")]
+        head.upgrade = b", ".join(protocol for protocol in protocols if _PROTOCOL(protocol))
+    beyond = frozenset(named) - _OPTIONS
+    if beyond:
+        if not all(is_token(token) for token in beyond):
+            raise BadRequest("a malformed Connection")
+        head.lines = without_named(head.lines, beyond)

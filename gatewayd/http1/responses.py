@@ -18,19 +18,22 @@ from gatewayd.core.messages import (
     UNTIL_CLOSE,
     UPGRADE,
     ResponseHead,
+    name_of,
     response_kind,
     value_of,
     without_named,
 )
 from gatewayd.http1.grammar import LineMemo, is_token
-from gatewayd.http1.requests import read_length
+from gatewayd.http1.requests import MAX_CONNECTION, read_length
 
 _STATUS: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\Z"
 ).match  # RFC 9112 §4; the blank before an empty reason is left out by enough servers to bear it
 _TIMEOUT: Final = re.compile(rb"(?:.*[\s,])?timeout=(\d{1,6})").match
+_ZERO: Final = 0x30
 _STATUSES: Final = 256
 _MAX_FIELDS: Final = 1024
+_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))  # name no field
 
 _memo: Final = LineMemo(response_kind)
 _known: Final = _memo.known
@@ -60,7 +63,7 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
     head.reason = reason
     length = -1
     chunked = False
-    named: list[bytes] | None = None
+    connection = b""
     known = _known
     for line in lines[1:]:
         kind = known.get(line, -1)
@@ -73,10 +76,12 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
         elif kind == CONTENT_LENGTH:
             if length >= 0:
                 raise BadResponse("more than one Content-Length")
-            length = read_length(value_of(line))
+            value = value_of(line)
+            length = read_length(value)
             if length < 0:
                 raise BadResponse("a Content-Length that is no number")
-            kept.append(line)
+            # 010 is ten, but to those who read it as C does, eight.
+            kept.append(line if value[0] != _ZERO else b"Content-Length: %d" % length)
         elif kind <= LAST_KEPT:
             if kind == DATE:
                 head.dated = True
@@ -86,8 +91,9 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
                 raise BadResponse("a transfer coding other than chunked")
             chunked = True
         elif kind == CONNECTION:
-            named = named or []
-            named += [token.strip(b" \t") for token in value_of(line).lower().split(b",")]
+            connection = connection + b"," + line[11:] if connection else line[11:]
+            if len(connection) > MAX_CONNECTION:
+                raise BadResponse(f"Connection is over {MAX_CONNECTION} bytes")
         elif kind == KEEP_ALIVE:
             promised = _TIMEOUT(value_of(line).lower())
             if promised is not None:
@@ -99,9 +105,13 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
     if version != 11:
         head.version = version
         head.close = True
-    if named is not None:
-        _read_connection(head, named)
-    if status < 200 or status == 204 or status == 304 or method == b"HEAD":
+    if connection:
+        _read_connection(head, connection)
+    if status < 200 or status == 204:
+        head.length = 0
+        if chunked or length >= 0:
+            _unframe(head, chunked or length > 0)
+    elif status == 304 or method == b"HEAD":
         head.length = 0
     elif chunked:
         head.length = CHUNKED
@@ -110,10 +120,20 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
     else:
         head.length = UNTIL_CLOSE
         head.close = True
-    if length >= 0 and (status < 200 or status == 204):
-        # RFC 9110 §8.6 forbids it there; sent on, it would make the client wait for a body.
-        head.lines = [line for line in head.lines if known.get(line) != CONTENT_LENGTH]
     return head
+
+
+def _unframe(head: ResponseHead, announced: bool) -> None:
+    """Take the framing from a 1xx or 204: sent on, it would make the client wait for a body.
+
+    RFC 9110 §8.6 and RFC 9112 §6.1 forbid it there. Where it announces bytes, some server thinks that
+    they follow: they must not be taken for the next response.
+    """
+    if announced:
+        if head.status < 200:
+            raise BadResponse("a body announced by a 1xx")
+        head.close = True
+    head.lines = [line for line in head.lines if name_of(line) != b"content-length"]
 
 
 def _read_status(line: bytes) -> tuple[int, int, bytes]:
@@ -128,14 +148,15 @@ def _read_status(line: bytes) -> tuple[int, int, bytes]:
     return parsed
 
 
-def _read_connection(head: ResponseHead, named: list[bytes]) -> None:
+def _read_connection(head: ResponseHead, value: bytes) -> None:
+    named = [token.strip(b" \t") for token in value.lower().split(b",")]
     if b"close" in named:
         head.close = True
     elif b"keep-alive" in named:
         head.close = False
-    for token in named:
-        if token not in (b"close", b"keep-alive", b"upgrade", b""):
-            if is_token(token) is None:
-                raise BadResponse("a malformed Connection")
-            head.lines = without_named(head.lines, named)
-            break
+    beyond = frozenset(named) - _OPTIONS
+    if beyond:
+        if not all(is_token(token) for token in beyond):
+            raise BadResponse("a malformed Connection")
+        head.lines = without_named(head.lines, beyond)
+        head.dated = head.dated and b"date" not in beyond

@@ -16,11 +16,25 @@ BACKLOG: Final = 1024  # nginx 511, HAProxy maxconn; Twisted's own 50 loses burs
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3)
 
 
-class _Port(tcp.Port):
+class _Roomy:
+    """Accepts as many connections at once as its factory has room for."""
+
+    factory: Any
+    numberAccepts: int
+
+    def doRead(self) -> None:
+        """The reactor: clients are waiting."""
+        room = self.factory.room()
+        if room:
+            self.numberAccepts = min(self.numberAccepts, room)
+            super().doRead()  # type: ignore[misc]
+
+
+class _Port(_Roomy, tcp.Port):
     transport = EagerServer
 
 
-class _UnixPort(unix.Port):
+class _UnixPort(_Roomy, unix.Port):
     transport = EagerUnixServer
 
 
@@ -29,7 +43,8 @@ def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str,
 
     Args:
         address: where; port 0 lets the kernel choose.
-        factory: Twisted's protocol factory.
+        factory: Twisted's protocol factory, with `room()`: connections it takes now; when that is 0
+            it has paused the port itself, or makes room.
         reactor: Twisted's reactor.
         inherited: descriptors by name, from `inherited_sockets`.
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from gatewayd.core.deadlines import INFINITY
@@ -70,6 +72,8 @@ class ServerChannel:
         self._waiting_since = 0.0  # for a piece of a body
         self._waited = 0.0
         self._rate_bytes = 0
+        self._tunnel_timeout = 0.0
+        self.rested_at = 0.0
 
     def __repr__(self) -> str:
         names = ("idle", "head", "body", "answer", "flush", "linger", "tunnel", "lost", "proxy")
@@ -82,8 +86,7 @@ class ServerChannel:
         self.transport = transport
         transport.no_delay()
         self._listener.opened(self)
-        limit = self._listener.timeouts.header
-        self._arm(self._context.wheel.now + limit)
+        self._arm(self._context.wheel.now + self._listener.timeouts.header)
 
     def logPrefix(self) -> str:
         """Twisted: who logs."""
@@ -148,7 +151,7 @@ class ServerChannel:
                     break
                 if seen:
                     seen = 0
-                    self._context.heads.release(self)
+                    self._listener.heads.release(self)
                     held = bytes(held)
                 if held[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request
                     held = held[2:]
@@ -175,7 +178,7 @@ class ServerChannel:
             if self._awaits == _IDLE:
                 self._arm(self._context.wheel.now + self._listener.timeouts.header)
             self._awaits = _HEAD
-        self._context.heads.hold(self, size)
+        self._listener.heads.hold(self, size)
 
     def _begin(self, block: bytes, size: int, rest: bytes) -> None:
         """Make a head an exchange, and let it begin."""
@@ -280,7 +283,7 @@ class ServerChannel:
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer what is no request."""
-        self._context.heads.release(self)
+        self._listener.heads.release(self)
         self._buffer = b""
         exchange = self.exchange
         if exchange is None:
@@ -308,9 +311,7 @@ class ServerChannel:
             ended: the response is complete with this.
         """
         request = exchange.head
-        added = b"X-Request-Id: %b\r\n" % exchange.request_id
-        if not head.dated:
-            added += self._context.date()
+        added = b"" if head.dated else self._context.date()
         if head.length == CHUNKED or head.length == UNTIL_CLOSE:
             if request.version == 11:
                 self._chunking = True
@@ -376,7 +377,7 @@ class ServerChannel:
     def _next(self) -> None:
         """Wait for the next request, or take the one that was pipelined."""
         self._awaits = _IDLE
-        self._listener.rested(self)
+        self.rested_at = self._context.wheel.now
         limit = self._listener.timeouts.idle
         if limit:
             self._arm(self._context.wheel.now + limit)
@@ -439,10 +440,8 @@ class ServerChannel:
         """
         exchange = self.exchange
         assert exchange is not None
-        added = b"Connection: upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n" % (
-            head.upgrade or exchange.head.upgrade,
-            exchange.request_id,
-        )
+        protocol = head.upgrade or exchange.head.upgrade
+        added = b"Connection: upgrade\r\nUpgrade: %b\r\n" % protocol
         self.transport.write(response_bytes(head.status, head.reason, head.lines, added) + rest)
         self._awaits = _TUNNEL
         self._tunnel_timeout = timeout
@@ -468,6 +467,13 @@ class ServerChannel:
         if self._awaits == _TUNNEL:
             self.unwatch()
             self.transport.loseWriteConnection()
+
+    def close_tunnel(self) -> None:
+        """The tunnel is over: what is buffered still goes out."""
+        if self._awaits == _TUNNEL:
+            self.exchange = None
+            self.unwatch()
+            self._leave()
 
     # --- back-pressure
 
@@ -587,7 +593,7 @@ class ServerChannel:
         """Twisted: the connection is no more."""
         self._awaits = _LOST
         self.deadline = INFINITY
-        self._context.heads.release(self)
+        self._listener.heads.release(self)
         self._listener.lost(self)
         exchange = self.exchange
         self.exchange = None
@@ -597,4 +603,5 @@ class ServerChannel:
 
 classImplements(ServerChannel, IHalfCloseableProtocol)
 
+_DONE: Final = Failure(ConnectionDone())
 _BARE_LF: Final = BadRequest("a bare LF as line end")

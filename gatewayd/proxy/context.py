@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
+from secrets import token_hex
+from time import time
 from typing import Any, Final
 
 from gatewayd.core.counters import Counters
 from gatewayd.core.deadlines import Wheel
+from gatewayd.core.errors import GatewayError
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.forwarded import RequestIds, Via
 
@@ -26,20 +29,32 @@ class Context:
         counters: Counters,
         via: Via,
         ids: RequestIds,
-        max_header_memory: int = 0,
     ) -> None:
-        """Args: clock: monotonic seconds. wall: seconds since 1970. max_header_memory: bytes, 0 = any."""
+        """Args: clock: monotonic seconds, the wheel's too. wall: seconds since 1970."""
         self.clock = clock
         self.wheel = wheel
         self.counters = counters
         self.via = via
         self.ids = ids
-        self.heads = HeadMemory(max_header_memory)
         self.finished: list[Exchange] = []
         self.log: Callable[[list[Exchange]], None] | None = None
+        self.on_error: Callable[[Exchange, GatewayError], None] | None = None
         self._wall = wall
         self._date = b""
         self._date_until = -1.0
+
+    @classmethod
+    def standalone(cls, clock: Callable[[], float], wheel: Wheel) -> "Context":
+        """One for a leaf that serves in somebody else's Site: its own names and figures, no log."""
+        prefix = token_hex(4).encode()
+        return cls(
+            clock=clock,
+            wall=time,
+            wheel=wheel,
+            counters=Counters(),
+            via=Via(b"gatewayd-" + prefix),
+            ids=RequestIds(prefix),
+        )
 
     def date(self) -> bytes:
         """A Date field line for now (RFC 9110 §6.6.1)."""
@@ -63,26 +78,3 @@ class Context:
             batch = self.finished
             self.finished = []
             self.log(batch)
-
-
-class HeadMemory:
-    """Bounds all unfinished heads together: over the bound the largest is refused."""
-
-    def __init__(self, limit: int) -> None:
-        """Args: limit: bytes, 0 = any."""
-        self._limit = limit
-        self._held: dict[Any, int] = {}
-        self._total = 0
-
-    def hold(self, channel: Any, size: int) -> None:
-        """A channel holds so many bytes of an unfinished head."""
-        self._total += size - self._held.get(channel, 0)
-        self._held[channel] = size
-        while self._limit and self._total > self._limit:
-            largest = max(self._held, key=self._held.__getitem__)
-            self.release(largest)
-            largest.refuse_head()
-
-    def release(self, channel: Any) -> None:
-        """A channel holds nothing any more."""
-        self._total -= self._held.pop(channel, 0)

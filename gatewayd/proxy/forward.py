@@ -6,7 +6,6 @@ or a new connection, takes the detour by a Deferred, and its client is not read 
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -80,7 +79,9 @@ class ReverseProxyResource(Leaf):
             upstream: where to; a Split draws one for each request.
             route: how; without one, with the defaults and figures of its own.
         """
-        route = route or Forwarding(Context.standalone(upstream.wheel))
+        if route is None:
+            sample = upstream.choose()
+            route = Forwarding(Context.standalone(sample.clock, sample.wheel))
         super().__init__(route.context, response_edits=route.response_edits)
         self.upstream = upstream
         self.route = route
@@ -106,9 +107,7 @@ class ReverseProxyResource(Leaf):
         if exchange.received:
             exchange.deadline = exchange.received + self._request_timeout
         try:
-            path = head.path
-            if self._rewrite is not None or upstream.base_path:
-                path = (self._rewrite or _AS_IT_IS).apply(path, upstream.base_path)
+            path = self.target_of(exchange, upstream)
             exchange.target = path + head.query if head.query else path
             key = request_key(exchange, upstream.hash_key) if upstream.hash_key else None
             endpoint = upstream.pick(key)
@@ -121,9 +120,21 @@ class ReverseProxyResource(Leaf):
             exchange.advance(PICK)
             self._wait(exchange, endpoint, self._picked)
 
+    def target_of(self, exchange: Exchange, upstream: Upstream) -> bytes:
+        """The path that an upstream sees.
+
+        Raises:
+            BadRewrite: the rewrite's result is none.
+        """
+        path = exchange.head.path
+        if self._rewrite is None and not upstream.base_path:
+            return path
+        return (self._rewrite or _AS_IT_IS).apply(path, upstream.base_path)
+
     def _wait(self, exchange: Exchange, waiting: "Deferred[Any]", then: Any) -> None:
         """Go on when a Deferred fires; meanwhile the client is not read."""
         exchange.waiting = waiting
+        exchange.waited_since = self.context.clock()
         if not exchange.received:
             exchange.client.pause()
         if exchange.deadline < exchange.wakes:
@@ -159,10 +170,10 @@ class ReverseProxyResource(Leaf):
             self.refuse(exchange, error)
 
     def _picked(self, endpoint: Endpoint, exchange: Exchange) -> None:
+        if exchange.waited_since:
+            exchange.queued = self.context.clock() - exchange.waited_since
         exchange.endpoint = endpoint
         exchange.advance(PICKED)
-        if exchange.waiting is None and exchange.state:
-            exchange.picked = exchange.started
         self._connect(exchange, endpoint, fresh=False)
 
     def _connect(self, exchange: Exchange, endpoint: Endpoint, *, fresh: bool) -> None:
@@ -170,13 +181,12 @@ class ReverseProxyResource(Leaf):
         repeatable = exchange.head.method in IDEMPOTENT
         connection = exchange.upstream.pool.acquire(endpoint, repeatable=repeatable, fresh=fresh)
         if isinstance(connection, Deferred):
-            exchange.picked = self.context.clock()
             self._wait(exchange, connection, self._dialled)
         else:
             self._send(connection, exchange)
 
     def _dialled(self, connection: Any, exchange: Exchange) -> None:
-        exchange.connected = self.context.clock()
+        exchange.dialled = self.context.clock() - exchange.waited_since
         assert exchange.endpoint is not None
         exchange.endpoint.connect_failures = 0
         self._send(connection, exchange)
@@ -200,7 +210,7 @@ class ReverseProxyResource(Leaf):
             out + body if body else out,
             chunked=chunked,
             ended=ended,
-            read=upstream.timeouts.read if read is None else read,
+            read=upstream.pool.timeouts.read if read is None else read,
         )
         if not ended and exchange.connection is connection:
             connection.watch(exchange.client)
@@ -209,7 +219,9 @@ class ReverseProxyResource(Leaf):
     def _request_fields(self, exchange: Exchange, endpoint: Endpoint) -> tuple[list[bytes], bytes]:
         head = exchange.head
         lines = head.lines
-        added = exchange.added + exchange.upstream.via_line(self.context.via)
+        added = exchange.added
+        if exchange.upstream.via_out:
+            added += self.context.via.line
         if not self._preserve_host:
             lines = [line for line in lines if name_of(line) != b"host"]
             lines.insert(0, b"Host: " + endpoint.authority)

@@ -19,6 +19,7 @@ from gatewayd.core.forwarded import introduce
 from gatewayd.core.messages import Edits
 from gatewayd.core.rewrites import Redirect
 from gatewayd.core.routes import Table
+from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.proxy.answers import own_answer
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.site import SiteClient
@@ -65,10 +66,17 @@ classImplements(Leaf, IResource)
 class Root(Leaf):
     """A listener's root: finds the leaf by the routes."""
 
-    def __init__(self, context: Context, table: Table, trusted: Networks) -> None:
-        """Args: table: its routes carry the leaves. trusted: the listener's trusted_proxies."""
+    def __init__(
+        self, context: Context, table: Table, trusted: Networks, *, trace: Trace = SILENT
+    ) -> None:
+        """Args:
+        table: its routes carry the leaves.
+        trusted: the listener's trusted_proxies.
+        trace: debug output.
+        """
         super().__init__(context)
         self.table = table
+        self._trace = trace
         self._trusted = trusted
 
     def __repr__(self) -> str:
@@ -86,6 +94,8 @@ class Root(Leaf):
         except GatewayError as error:
             self.refuse(exchange, error)
             return
+        if self._trace.on:
+            self._trace.write(f"{exchange!r} of {exchange.client_ip} takes {route!r}")
         exchange.route = route.name
         exchange.way = route.leaf
         route.leaf.begin(exchange)

@@ -20,6 +20,7 @@ from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import ConnectFailed, ConnectTimeout, GatewayError
 from gatewayd.core.pooling import FAST, STOCK, Ledger
+from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.net.dialer import Dialer
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
 
@@ -40,9 +41,11 @@ class HTTPConnectionPool:
         idle_timeout: float = 90.0,
         max_connections_per_endpoint: int = 0,
         max_header_bytes: int = 65536,
+        read_ahead: int = 65536,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         wheel: Wheel | None = None,
         dialer: Any = None,
+        trace: Trace = SILENT,
     ) -> None:
         """Make a pool.
 
@@ -53,9 +56,11 @@ class HTTPConnectionPool:
             idle_timeout: seconds that one is kept, 0 = for ever.
             max_connections_per_endpoint: open at once, busy or idle, 0 = any number.
             max_header_bytes: of a response.
+            read_ahead: bytes that each direction may hold for a slow reader.
             timeouts: of each try.
             wheel: that sweeps deadlines; without one nothing on the fast path times out.
             dialer: opens connections; a fake in tests.
+            trace: debug output.
         """
         self._reactor = reactor
         self.ledger: Ledger[Any] = Ledger(
@@ -65,6 +70,8 @@ class HTTPConnectionPool:
         )
         self._idle_timeout = idle_timeout
         self._max_header_bytes = max_header_bytes
+        self.read_ahead = read_ahead
+        self._trace = trace
         self.timeouts = timeouts
         self._wheel = wheel if wheel is not None else Wheel(reactor.seconds())
         self._dialer = dialer if dialer is not None else Dialer(reactor)
@@ -107,6 +114,8 @@ class HTTPConnectionPool:
         evicted = self.ledger.opening(endpoint, FAST)
         if evicted is not None:
             self._close_evicted(evicted)
+        if self._trace.on:
+            self._trace.write(f"opens a connection to {endpoint.label}: {self.ledger!r}")
         connection = UpstreamConnection(
             self, endpoint, self.timeouts, self._wheel, self._max_header_bytes
         )
@@ -135,6 +144,8 @@ class HTTPConnectionPool:
     def release(self, connection: UpstreamConnection) -> None:
         """A connection's response is complete and nothing came after it."""
         if self._closed or not self.ledger.keep(connection.endpoint, FAST, connection):
+            if self._trace.on:
+                self._trace.write(f"keeps no connection to {connection.endpoint.label}: enough are idle")
             connection.close()
             return
         seconds = self._idle_timeout

@@ -9,20 +9,22 @@ serves; requests in flight notice nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.balancers import Balancer, Slices, compile_balancer
+from gatewayd.core.balancers import Balancer, Slices, compile_balancer, policy_name
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import Endpoint, Member, reconcile
 from gatewayd.core.errors import NoEndpoint, PendingTimeout, QueueFull
+from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.upstreams.pool import HTTPConnectionPool
 
 _AT_ONCE: Final = 256  # endpoints up to which a balancer is compiled in one go
+_REMEMBERED: Final = 600.0  # seconds that an endpoint's series outlive it (decisions.md, Labels)
 _ATTEMPTS: Final = 3  # picks that may fall on a full endpoint before the others are looked at
 
 
@@ -55,11 +57,15 @@ class Upstream:
         pool: HTTPConnectionPool,
         counters: UpstreamCounters,
         random: Random,
+        clock: Callable[[], float],
         wheel: Wheel,
         later: Callable[[Callable[[], None]], Any],
         max_pending: int = 1024,
         pending_timeout: float = 5.0,
         hash_key: str = "client_ip",
+        base_path: str = "",
+        via: str = "both",
+        trace: Trace = SILENT,
     ) -> None:
         """Make one without members.
 
@@ -67,22 +73,34 @@ class Upstream:
             name: its label.
             balancer: the policy.
             pool: connections to its endpoints.
-            counters, random, wheel: figures, chance and time.
+            counters, random: figures and chance.
+            clock, wheel: monotonic seconds, and the deadlines on them.
             later: calls something in the reactor's next turn.
             max_pending: requests that may wait, 0 = none.
             pending_timeout: seconds that one may wait, 0 = none.
             hash_key: what `pick` is given (consistent_hash).
+            base_path: put in front of every path.
+            via: which way our Via is added: `both`, `response` or `none`.
+            trace: debug output.
         """
         self.name = name
+        self.policy = policy_name(balancer)
         self.pool = pool
         self.counters = counters
         self.hash_key = hash_key if balancer.__name__ == "ConsistentHash" else ""
+        self.base_path = base_path.rstrip("/").encode()
+        self.via_out = via == "both"
+        self.via_back = via != "none"
+        self.clock = clock
+        self.wheel = wheel
         self.endpoints: tuple[Endpoint, ...] = ()
         self.known = False  # a first membership has come
+        self.changed_at = 0.0
+        self._departed: dict[Endpoint, float] = {}  # until when their series are shown
         self.balancer: Balancer = balancer((), random=random)
         self._kind = balancer
         self._random = random
-        self._wheel = wheel
+        self._trace = trace
         self._later = later
         self._max_pending = max_pending
         self._pending_timeout = pending_timeout
@@ -96,6 +114,15 @@ class Upstream:
         return f"<Upstream {self.name} endpoints={len(self.endpoints)} waiting={len(self._waiting)}>"
 
     # --- picking
+
+    def choose(self) -> "Upstream":
+        """The upstream that a request goes to: this one (Split chooses among several)."""
+        return self
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request has a chance: a member is usable, or a first membership may come."""
+        return not self.known or bool(self.balancer.endpoints)
 
     def pick(self, key: bytes | None) -> "Endpoint | Deferred[Endpoint]":
         """Choose an endpoint, and count a request in flight there until `released`.
@@ -122,6 +149,8 @@ class Upstream:
         if isinstance(endpoint, Endpoint):
             endpoint.picks += 1
             endpoint.in_flight += 1
+            if self._trace.on:
+                self._trace.write(f"{self.name} picks {endpoint!r}")
             return endpoint
         if endpoint is None:
             if not self.known:
@@ -158,11 +187,11 @@ class Upstream:
         if len(self._waiting) >= self._max_pending or not self._pending_timeout:
             self.counters.rejected += 1
             raise QueueFull(f"upstream {self.name}: {len(self._waiting)} requests wait already")
-        waiter = _Waiter(self, key, self._wheel.now)
+        waiter = _Waiter(self, key, self.clock())
         self._waiting.append(waiter)
         self.counters.waited += 1
         self.counters.pending += 1
-        self._wheel.arm(waiter, self._wheel.now + self._pending_timeout)
+        self.wheel.arm(waiter, self.wheel.now + self._pending_timeout)
         return waiter.deferred
 
     def forget(self, waiter: _Waiter) -> None:
@@ -181,7 +210,7 @@ class Upstream:
             self._waiting.popleft()
             self.counters.pending -= 1
             waiter.deadline = INFINITY
-            self.counters.queue.observe(max(0.0, self._wheel.now - waiter.since))
+            self.counters.queue.observe(self.clock() - waiter.since)
             if isinstance(endpoint, Deferred):
                 endpoint.addCallback(self._picked).chainDeferred(waiter.deferred)
             else:
@@ -198,16 +227,28 @@ class Upstream:
 
     def set_members(self, members: Iterable[Member]) -> None:
         """Take a new membership; it is in effect when the balancer is compiled."""
-        change = reconcile(self.endpoints, members)
+        now = self.clock()
+        change = reconcile(self.endpoints, members, self.departed(now))
         first = not self.known
         self.known = True
         self.endpoints = change.members
+        for endpoint in change.joined:
+            self._departed.pop(endpoint, None)
         for endpoint in change.left:
+            self._departed[endpoint] = now + _REMEMBERED
             self.pool.forget(endpoint)
+        if change or first:
+            self.changed_at = now
         if change:
             self.counters.changes += 1
         if change or first:
             self.recompile()
+
+    def departed(self, now: float) -> list[Endpoint]:
+        """Endpoints that have left not long ago; their figures are still shown."""
+        for endpoint in [each for each, until in self._departed.items() if until <= now]:
+            del self._departed[endpoint]
+        return list(self._departed)
 
     def recompile(self) -> None:
         """Build the balancer anew: a membership, a weight or a state has changed."""
@@ -235,6 +276,8 @@ class Upstream:
         except StopIteration as stop:
             self._compiling = None
             self.balancer = stop.value
+            if self._trace.on:
+                self._trace.write(f"{self!r} picks among {len(self.balancer.endpoints)}")
             if self.balancer.endpoints:
                 self._slot_freed()
             else:
@@ -245,3 +288,25 @@ class Upstream:
         self._refuse_waiters()
         self.pool.close()
 
+
+class Split:
+    """Several upstreams that share a route by weight; drawn anew for each request."""
+
+    def __init__(self, shares: Sequence[tuple[Upstream, int]], random: Random) -> None:
+        """Args: shares: upstreams with their weights, 0 = none. random: chance."""
+        self.shares = tuple(shares)
+        self._random = random
+
+    def __repr__(self) -> str:
+        return "<Split " + " ".join(f"{each.name}={weight}" for each, weight in self.shares) + ">"
+
+    def choose(self) -> Upstream:
+        """One of those that have a usable member; where none has, one of all."""
+        able = [share for share in self.shares if share[1] and share[0].is_usable]
+        shares = able or [share for share in self.shares if share[1]] or self.shares
+        drawn = self._random.random() * sum(weight for _, weight in shares)
+        for upstream, weight in shares:
+            drawn -= weight
+            if drawn < 0:
+                return upstream
+        return shares[-1][0]

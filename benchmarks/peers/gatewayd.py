@@ -1,0 +1,91 @@
+"""gatewayd itself, as a user runs it: access log to a file, metrics and admin interface on."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.machine import python
+from benchmarks.peers import HOST, PREFIX, Peer, Site
+
+NAME: Final = "gatewayd"
+
+
+class Gatewayd(Peer):
+    """`gatewayd run`, one worker, nothing switched off."""
+
+    routes = True
+
+    def __init__(
+        self, *, name: str = NAME, command: str = "", log: bool = True, prefix: tuple[str, ...] = ()
+    ) -> None:
+        """Choose which.
+
+        Args:
+            name: in the tables.
+            command: how to start another build of it, up to `run`.
+            log: whether it writes an access log.
+            prefix: put in front of `-m gatewayd`: Python options of a profiler.
+        """
+        self.name = name
+        self._command = shlex.split(command)
+        self._log = log
+        self._prefix = prefix
+
+    def prepare(self, directory: Path) -> str:
+        """It needs its command line."""
+        if self._command or importlib.util.find_spec("gatewayd.__main__"):
+            return ""
+        return "python -m gatewayd does not exist yet"
+
+    def command(self, site: Site) -> list[str]:
+        """As Peer."""
+        configuration = site.directory / "gatewayd.yaml"
+        configuration.write_text(yaml.dump(configured(site, log=self._log), Dumper=_Dumper))
+        start = self._command or [python(), *self._prefix, "-m", "gatewayd"]
+        return [*start, "run", "--config", str(configuration)]
+
+
+_Dumper: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def configured(site: Site, *, log: bool = True) -> dict[str, Any]:
+    """The configuration for a site; what is not said has gatewayd's default."""
+    main = {"upstream": "main"}
+    routes: list[dict[str, Any]] = [
+        {"name": "sink", "match": {"path_prefix": "/sink"}, "upstream": "sink"}
+    ]
+    routes += [
+        {"name": f"h{number}", "match": {"hosts": [HOST.format(number)]}, **main}
+        for number in range(site.hosts)
+    ]
+    routes += [
+        {"name": f"p{number}", "match": {"path_prefix": PREFIX.format(number)[:-1]}, **main}
+        for number in range(site.prefixes)
+    ]
+    routes.append({"name": "rest", **main})
+    pool: dict[str, Any] = {}
+    if site.idle > 512:
+        pool = {"pool": {"max_idle": site.idle, "max_idle_per_endpoint": site.idle}}
+    access = {"to": str(site.directory / "access.log") if log else "none"}
+    return {
+        "listeners": {
+            "web": {
+                "address": f"127.0.0.1:{site.port}",
+                "limits": {"max_connections": site.connections},
+                "timeouts": {"idle": "1h"},
+            }
+        },
+        "routes": routes,
+        "upstreams": {
+            "main": {"endpoints": [f"{host}:{port}" for host, port in site.endpoints], **pool},
+            "sink": {"endpoints": [f"127.0.0.1:{site.sink_port}"]},
+        },
+        "admin": {"address": f"unix:{site.directory / 'admin.sock'}"},
+        "logging": {"access": access},
+        "drain_timeout": "1s",
+    }

@@ -1,0 +1,251 @@
+"""The admin interface: a small stock Twisted site that asks the gateway and changes little.
+
+Closed by default: without a token only this machine can come, and a browser's page cannot be made to
+write here, since writing wants a JSON content type and a Host that is the admin's own.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from gatewayd.core.addresses import Address
+from gatewayd.core.tracing import SUBSYSTEMS
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_MAX_BODY: Final = 65536
+_IDLE_SECONDS: Final = 30
+_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+_LATER: Final = ("/reload", "/drain", "/undrain", "/upstreams/")
+
+
+class NotReady(Exception):
+    """Traffic should not come yet, or no more; says why."""
+
+
+class Asked(Protocol):
+    """What the interface asks; the gateway's service answers."""
+
+    metrics: Callable[[Any, str], tuple[str, bytes]]
+
+    def ready(self) -> None:
+        """Raises NotReady."""
+
+    def status(self) -> dict[str, Any]:
+        """For /status."""
+
+    def snapshot(self) -> Any:
+        """For `metrics`, which runs in a thread."""
+
+    def explain(
+        self, method: str, url: str, headers: list[str], listener: str, client: str
+    ) -> dict[str, Any]:
+        """For /explain; raises ValueError."""
+
+    def shown_config(self) -> Any:
+        """For /config."""
+
+    def set_logging(self, level: str | None, debug: list[str] | None) -> None:
+        """For PUT /logging."""
+
+
+class AdminService(Service):
+    """Serves the admin interface; made by the gateway's service."""
+
+    def __init__(
+        self,
+        address: Address,
+        asked: Asked,
+        *,
+        reactor: Any,
+        token: str,
+        open_paths: Iterable[str],
+    ) -> None:
+        """Args:
+        address: where.
+        asked: the gateway.
+        reactor: Twisted's.
+        token: Bearer token; empty = none is needed.
+        open_paths: names of what never needs it.
+        """
+        self.address = address
+        self._reactor = reactor
+        root = _Root(asked, address, token.encode(), frozenset(open_paths))
+        self._site = Site(root, timeout=_IDLE_SECONDS)
+        self._site.noisy = False
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Twisted: bind.
+
+        Raises:
+            CannotListenError: in use, not allowed, or no such address.
+        """
+        super().privilegedStartService()
+        if self._port is not None:
+            return
+        if self.address.kind == "unix":
+            with suppress(FileNotFoundError):
+                os.unlink(self.address.host)  # left by one that was killed: the address is ours
+            self._port = self._reactor.listenUNIX(self.address.host, self._site, mode=0o660)
+        else:
+            self._port = self._reactor.listenTCP(
+                self.address.port, self._site, interface=self.address.host
+            )
+
+    def startService(self) -> None:
+        """Twisted: begin."""
+        super().startService()
+        self.privilegedStartService()
+
+    def stopService(self) -> Any:
+        """Twisted: end."""
+        super().stopService()
+        port, self._port = self._port, None
+        return port.stopListening() if port is not None else None
+
+
+class _Root(Resource):
+    """Finds who answers, after asking whether the client may ask."""
+
+    isLeaf = True
+
+    def __init__(self, asked: Asked, address: Address, token: bytes, open_paths: frozenset[str]) -> None:
+        super().__init__()
+        self._asked = asked
+        self._address = address
+        self._token = token
+        self._open = open_paths
+        self._gets: dict[str, Callable[[Request], Any]] = {
+            "/healthz": self._health,
+            "/readyz": self._ready,
+            "/metrics": self._metrics,
+            "/status": lambda request: self._json(request, asked.status()),
+            "/config": lambda request: self._json(request, asked.shown_config()),
+            "/explain": self._explain,
+        }
+
+    def render(self, request: Request) -> Any:
+        """Twisted: answer."""
+        path = unquote(request.path.decode("latin-1"))
+        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"x-content-type-options", b"nosniff")
+        request.setHeader(b"server", b"gatewayd")
+        if path.lstrip("/") not in self._open and not self._may(request):
+            request.setHeader(b"www-authenticate", b"Bearer")
+            return self._say(request, 401, "a Bearer token is needed")
+        method = request.method.decode("latin-1")
+        if path in self._gets and method in ("GET", "HEAD"):
+            return self._gets[path](request)
+        if method in ("POST", "PUT"):
+            return self._write(request, method, path)
+        known = path in self._gets or path == "/logging"
+        return self._say(request, 405, "not here") if known else self._say(request, 404, "no such page")
+
+    def _may(self, request: Request) -> bool:
+        if not self._token:
+            return True
+        given = (request.getHeader(b"authorization") or b"").strip()
+        return hmac.compare_digest(given, b"Bearer " + self._token)
+
+    def _write(self, request: Request, method: str, path: str) -> bytes:
+        kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json" or not self._own_host(request):
+            return self._say(
+                request, 403, "writing wants Content-Type: application/json and the admin's own Host"
+            )
+        if (method, path) == ("PUT", "/logging"):
+            return self._logging(request)
+        if method == "POST" and path.startswith(_LATER):
+            return self._say(request, 501, f"{path} is not yet supported")
+        return self._say(request, 404, "no such page")
+
+    def _own_host(self, request: Request) -> bool:
+        host = (request.getHeader(b"host") or b"").decode("latin-1").lower()
+        if self._address.kind == "unix":
+            return True
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        return name in _LOCAL or name == str(self._address).rpartition(":")[0]
+
+    # --- answers
+
+    def _say(self, request: Request, status: int, text: str) -> bytes:
+        request.setResponseCode(status)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        return text.encode() + b"\n"
+
+    def _json(self, request: Request, value: Any, status: int = 200) -> bytes:
+        request.setResponseCode(status)
+        request.setHeader(b"content-type", b"application/json")
+        return json.dumps(value, indent=2, default=str).encode() + b"\n"
+
+    def _health(self, request: Request) -> bytes:
+        return self._say(request, 200, "ok")
+
+    def _ready(self, request: Request) -> bytes:
+        try:
+            self._asked.ready()
+        except NotReady as reason:
+            return self._say(request, 503, str(reason))
+        return self._say(request, 200, "ok")
+
+    def _metrics(self, request: Request) -> int:
+        gone: list[Any] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def made(answer: tuple[str, bytes]) -> None:
+            if not gone:
+                request.setHeader(b"content-type", answer[0].encode())
+                request.write(answer[1])
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if not gone:
+                request.processingFailed(failure)
+
+        accept = request.getHeader("accept") or ""
+        made_in_thread = deferToThread(self._asked.metrics, self._asked.snapshot(), accept)
+        made_in_thread.addCallbacks(made, failed)
+        return NOT_DONE_YET
+
+    def _explain(self, request: Request) -> bytes:
+        def one(name: bytes) -> str:
+            return (request.args or {}).get(name, [b""])[0].decode("utf-8", "replace")
+
+        headers = [each.decode("utf-8", "replace") for each in (request.args or {}).get(b"header", [])]
+        method, url = one(b"method") or "GET", one(b"url")
+        if not url:
+            return self._say(request, 400, "ask with ?method=GET&url=http://host/path")
+        try:
+            found = self._asked.explain(method, url, headers, one(b"listener"), one(b"client"))
+        except ValueError as error:
+            return self._say(request, 400, str(error))
+        return self._json(request, found)
+
+    def _logging(self, request: Request) -> bytes:
+        try:
+            wanted = json.loads(request.content.read(_MAX_BODY))  # type: ignore[union-attr]
+            level = wanted.pop("level", None)
+            debug = wanted.pop("debug", None)
+        except (ValueError, AttributeError):
+            return self._say(request, 400, 'write {"level": "info", "debug": ["pool"]}')
+        if level is not None and level not in _LEVELS:
+            return self._say(request, 400, f"level is one of {', '.join(_LEVELS)}")
+        if debug is not None and not (isinstance(debug, list) and set(debug) <= set(SUBSYSTEMS)):
+            return self._say(request, 400, f"debug is a list of {', '.join(SUBSYSTEMS)}")
+        if wanted:
+            return self._say(request, 400, f"no such key: {', '.join(wanted)}")
+        self._asked.set_logging(level, debug)
+        return self._json(request, {"level": level, "debug": debug}, 202)

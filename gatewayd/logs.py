@@ -1,0 +1,307 @@
+"""Log files and the formats of their lines.
+
+Nothing here ever blocks the reactor: lines are handed to a thread that writes them whole, at most
+WAITING bytes wait for it, and what comes on top is dropped and counted. A full disk stops no request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from threading import Event, Thread
+from time import gmtime, strftime
+from typing import Any, Final
+
+from twisted.logger import ILogObserver, LogLevel, formatEvent
+from zope.interface import implementer
+
+from gatewayd.core.exchange import Exchange
+from gatewayd.core.messages import value_of
+
+WAITING: Final = 4 << 20
+LEVELS: Final = ("debug", "info", "warning", "error")
+_ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
+_ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
+_AGENTS: Final = 1024
+
+
+class LineWriter:
+    """Writes whole lines to a file or a standard stream from a thread of its own."""
+
+    def __init__(self, target: str, complain: Callable[[str], None]) -> None:
+        """Open it.
+
+        Args:
+            target: `-` for stdout, `stderr`, or a path that is appended to.
+            complain: told once, from the thread, when writing begins to fail.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        self.target = target
+        self.dropped = 0  # lines
+        self._complain = complain
+        self._fd = _open(target)
+        self._queue: SimpleQueue[tuple[bytes, Event | None] | None] = SimpleQueue()
+        self._waiting = 0
+        self._written = 0
+        self._failing = False
+        self._thread = Thread(target=self._work, name=f"gatewayd-log-{target}", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<LineWriter {self.target} dropped={self.dropped}>"
+
+    def write(self, lines: bytes, count: int = 1) -> None:
+        """Hand over whole lines.
+
+        Args:
+            lines: each ended by a newline.
+            count: how many they are.
+        """
+        if self._waiting - self._written > WAITING:
+            self.dropped += count
+            return
+        self._waiting += len(lines)
+        self._queue.put((lines, None))
+
+    def reopen(self) -> None:
+        """Open the file anew: it was rotated away. A file that cannot be opened keeps the old one."""
+        if self.target in ("-", "stderr"):
+            return
+        try:
+            fd = _open(self.target)
+        except OSError as error:
+            self._complain(f"log {self.target} cannot be opened anew: {error.strerror}; going on")
+            return
+        old, self._fd = self._fd, fd
+        self.flush(1.0)
+        os.close(old)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is written that was handed over, at most so long."""
+        done = Event()
+        self._queue.put((b"", done))
+        done.wait(seconds)
+
+    def close(self) -> None:
+        """Write what waits, for a second at most, and end."""
+        self.flush(1.0)
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while True:
+            job = self._queue.get()
+            if job is None:
+                return
+            lines, done = job
+            if lines:
+                self._put(lines)
+                self._written += len(lines)
+            if done is not None:
+                done.set()
+
+    def _put(self, lines: bytes) -> None:
+        try:
+            while lines:
+                lines = lines[os.write(self._fd, lines) :]
+            self._failing = False
+        except OSError as error:
+            self.dropped += lines.count(b"\n")
+            if not self._failing:
+                self._failing = True
+                self._complain(f"log {self.target} cannot be written: {error.strerror}; lines are lost")
+
+
+def _open(target: str) -> int:
+    if target == "-":
+        return sys.stdout.fileno()
+    if target == "stderr":
+        return sys.stderr.fileno()
+    return os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def escaped(value: bytes) -> bytes:
+    """A value for a quoted field: control bytes, quotes, backslashes and non-ASCII as \\xNN."""
+    if _ODD(value) is None:
+        return value
+    return _ODD_BYTE.sub(lambda match: b"\\x%02x" % match.group()[0], value)
+
+
+class AccessLog:
+    """Formats finished exchanges; `combined` or `json`."""
+
+    def __init__(
+        self, writer: LineWriter, *, form: str, omit: Iterable[str], offset: float
+    ) -> None:
+        """Args:
+        writer: gets the lines.
+        form: `combined` or `json`.
+        omit: query, user_agent, referer, client_ip are left out if named.
+        offset: what an exchange's clock lacks to seconds since 1970.
+        """
+        self._writer = writer
+        self._omit = frozenset(omit)
+        self._line = self._json if form == "json" else self._combined
+        self._offset = offset
+        self._second = -1
+        self._stamp = b""
+        self._agents: dict[bytes, bytes] = {}
+        self._combined_omit = bool(self._omit)
+
+    def __call__(self, batch: list[Exchange]) -> None:
+        """Write a line for each."""
+        line = self._line
+        self._writer.write(b"".join([line(exchange) for exchange in batch]), len(batch))
+
+    def _combined(self, exchange: Exchange) -> bytes:
+        head = exchange.head
+        second = int(exchange.started + self._offset)
+        if second != self._second:
+            self._second = second
+            self._stamp = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(second)).encode()
+        agent = self._agents.get(head.user_agent)
+        if agent is None:
+            agent = self._remember(head.user_agent)
+        query = head.query
+        referer = value_of(head.referer) if head.referer else b"-"
+        client = exchange.client_ip
+        if self._combined_omit:
+            query, referer, agent, client = self._without(query, referer, agent, client)
+        if _ODD(query) is not None or _ODD(referer) is not None:
+            query, referer = escaped(query), escaped(referer)
+        endpoint = exchange.endpoint
+        headed = exchange.headed
+        return (
+            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" listener=%b route=%b upstream=%b '
+            b"endpoint=%b reason=%b t_head=%.4f t_total=%.4f t_queue=%.4f t_connect=%.4f tries=%d "
+            b"bytes_in=%d request_id=%b\n"
+        ) % (
+            client.encode(),
+            self._stamp,
+            head.method,
+            head.path,
+            query,
+            head.version - 10,
+            exchange.status,
+            exchange.bytes_out,
+            referer,
+            agent,
+            exchange.origin.listener.encode(),
+            exchange.route.encode(),
+            exchange.upstream_name.encode(),
+            endpoint.label.encode() if endpoint is not None else b"-",
+            exchange.reason.encode() or b"-",
+            headed - exchange.started if headed else 0.0,
+            exchange.ended - exchange.started,
+            exchange.queued,
+            exchange.dialled,
+            exchange.tries,
+            exchange.bytes_in,
+            exchange.request_id,
+        )
+
+    def _remember(self, line: bytes) -> bytes:
+        agent = escaped(value_of(line)) if line else b"-"
+        if len(self._agents) >= _AGENTS:
+            self._agents.clear()
+        if len(line) < 512:
+            self._agents[line] = agent
+        return agent
+
+    def _without(
+        self, query: bytes, referer: bytes, agent: bytes, client: str
+    ) -> tuple[bytes, bytes, bytes, str]:
+        omit = self._omit
+        return (
+            b"" if "query" in omit else query,
+            b"-" if "referer" in omit else referer,
+            b"-" if "user_agent" in omit else agent,
+            "-" if "client_ip" in omit else client,
+        )
+
+    def _json(self, exchange: Exchange) -> bytes:
+        head = exchange.head
+        endpoint = exchange.endpoint
+        moment = datetime.fromtimestamp(exchange.started + self._offset, UTC)
+        agent = value_of(head.user_agent) if head.user_agent else b""
+        referer = value_of(head.referer) if head.referer else b""
+        fields = {
+            "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "request_id": exchange.request_id.decode("latin-1"),
+            "listener": exchange.origin.listener,
+            "client_ip": exchange.client_ip,
+            "peer_ip": exchange.origin.peer,
+            "method": head.method.decode("latin-1"),
+            "host": head.host,
+            "path": head.path.decode("latin-1"),
+            "query": head.query.decode("latin-1"),
+            "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
+            "status": exchange.status,
+            "reason": exchange.reason,
+            "route": exchange.route,
+            "upstream": exchange.upstream_name,
+            "endpoint": endpoint.label if endpoint is not None else "-",
+            "bytes_in": exchange.bytes_in,
+            "bytes_out": exchange.bytes_out,
+            "t_head": round(exchange.headed - exchange.started, 6) if exchange.headed else 0.0,
+            "t_total": round(exchange.ended - exchange.started, 6),
+            "t_queue": round(exchange.queued, 6),
+            "t_connect": round(exchange.dialled, 6),
+            "tries": exchange.tries,
+            "user_agent": agent.decode("utf-8", "backslashreplace"),
+            "referer": referer.decode("utf-8", "backslashreplace"),
+            "traceparent": (head.get(b"traceparent") or b"").decode("latin-1"),
+        }
+        for name in self._omit:
+            del fields[name]
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+@implementer(ILogObserver)
+class AppLog:
+    """The application's log: Twisted's events as lines of text or JSON."""
+
+    def __init__(self, writer: LineWriter, *, level: str, form: str) -> None:
+        """Args: level: one of LEVELS, the least that is written. form: `text` or `json`."""
+        self._writer = writer
+        self._form = form
+        self.level = level
+
+    @property
+    def level(self) -> str:
+        """The least level that is written."""
+        return self._level
+
+    @level.setter
+    def level(self, level: str) -> None:
+        self._level = level
+        self._least = LogLevel.lookupByName("warn" if level == "warning" else level)
+
+    def __call__(self, event: Any) -> None:
+        """Twisted: write an event, if it is worth it."""
+        level = event.get("log_level") or LogLevel.info
+        if level < self._least and not event.get("traced"):
+            return
+        name = {"warn": "warning", "critical": "error"}.get(level.name, level.name)
+        message = formatEvent(event) or ""
+        failure = event.get("log_failure")
+        if failure is not None:
+            message += "\n" + "".join(
+                traceback.format_exception(failure.type, failure.value, failure.getTracebackObject())
+            )
+        moment = datetime.fromtimestamp(event["log_time"], UTC)
+        stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        system = str(event.get("log_system") or event.get("log_namespace") or "-")
+        if self._form == "json":
+            fields = {"ts": stamp, "level": name, "system": system, "message": message}
+            self._writer.write(json.dumps(fields).encode() + b"\n")
+        else:
+            safe = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "?", message).rstrip().replace("\n", "\n  ")
+            self._writer.write(f"{stamp} {name} [{system}] {safe}\n".encode("utf-8", "replace"))

@@ -1,0 +1,271 @@
+"""A listening socket and the clients that came by it.
+
+A listener knows its limits and timeouts, counts its clients, and pauses accepting at its cap; the
+channels do the rest. It stops in two steps: `drain` lets every client finish, `abort` does not wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from gatewayd.core.addresses import Address, Networks
+from gatewayd.core.counters import ListenerCounters
+from gatewayd.core.exchange import Origin
+from gatewayd.http1.requests import PathRules
+from gatewayd.net.ports import listen
+from gatewayd.proxy.channel import ServerChannel
+from gatewayd.proxy.context import Context
+from gatewayd.proxy.resource import Root
+
+
+class Limits:
+    """What a client may cost; 0 = any."""
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 10_000,
+        max_header_bytes: int = 1 << 20,
+        max_header_memory: int = 64 << 20,
+        max_headers: int = 256,
+        max_body_bytes: int = 0,
+        min_body_rate: float = 240.0,
+    ) -> None:
+        """Args: as in the configuration, in bytes and bytes a second."""
+        self.max_connections = max_connections
+        self.max_header_bytes = max_header_bytes
+        self.max_header_memory = max_header_memory
+        self.max_headers = max_headers
+        self.max_body_bytes = max_body_bytes
+        self.min_body_rate = min_body_rate
+
+
+class ClientTimeouts:
+    """How long a client may take, in seconds; 0 = for ever, but for `header`."""
+
+    def __init__(
+        self, *, header: float = 30.0, read: float = 30.0, write: float = 30.0, idle: float = 120.0
+    ) -> None:
+        """Args: as in the configuration."""
+        self.header = header
+        self.read = read
+        self.write = write
+        self.idle = idle
+
+
+class Listener(Service):
+    """One listening socket; made by the service, a Twisted service and a protocol factory at once."""
+
+    noisy = False
+    numPorts = 0
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        *,
+        root: Root,
+        context: Context,
+        counters: ListenerCounters,
+        reactor: Any,
+        inherited: Mapping[str, int],
+        limits: Limits,
+        timeouts: ClientTimeouts,
+        path_rules: PathRules,
+        trusted: Networks,
+        proxy_protocol: Networks | None = None,
+        on_full: Callable[[str], None] | None = None,
+    ) -> None:
+        """Args:
+        name, address: its label, and where it listens.
+        root: finds the leaf of each request.
+        context, counters, reactor: shared things.
+        inherited: descriptors by name (net.ports.inherited_sockets).
+        limits, timeouts, path_rules: what clients may do.
+        trusted: peers whose X-Forwarded-* are believed.
+        proxy_protocol: peers that begin with a PROXY header; None = nobody.
+        on_full: told, with a message, when accepting pauses.
+        """
+        self.setName(name)
+        self.address = address
+        self.root = root
+        self.context = context
+        self.counters = counters
+        self.limits = limits
+        self.timeouts = timeouts
+        self.path_rules = path_rules
+        self.trusted = trusted
+        self.heads = HeadMemory(limits.max_header_memory)
+        self.draining = False
+        self.port: Any = None
+        self._reactor = reactor
+        self._inherited = inherited
+        self._proxied = proxy_protocol
+        self._on_full = on_full
+        self._channels: set[ServerChannel] = set()
+        self._idlest: list[ServerChannel] = []  # candidates to close, the longest idle last
+        self._sorted_at = -1.0
+        self._drained: Deferred[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.name} {self.bound} open={len(self._channels)}>"
+
+    @property
+    def bound(self) -> str:
+        """The address as it is bound, with the port that the kernel chose."""
+        if self.port is None or self.address.kind != "tcp":
+            return str(self.address)
+        return str(Address("tcp", self.address.host, self.port.getHost().port))
+
+    # --- Twisted's side
+
+    def privilegedStartService(self) -> None:
+        """Twisted: bind, while we may still be root.
+
+        Raises:
+            CannotListenError: in use, not allowed, or no such address.
+        """
+        super().privilegedStartService()
+        if self.port is None:
+            self.port = listen(self.address, self, self._reactor, self._inherited)
+
+    def startService(self) -> None:
+        """Twisted: the service starts."""
+        super().startService()
+        if self.port is None:
+            self.privilegedStartService()
+
+    def doStart(self) -> None:
+        """Twisted's factory: a port opens."""
+
+    def doStop(self) -> None:
+        """Twisted's factory: a port closes."""
+
+    def buildProtocol(self, addr: Any) -> ServerChannel:
+        """Twisted's factory: a client connects."""
+        peer = getattr(addr, "host", "unix")
+        if peer.startswith("::ffff:"):
+            peer = peer[7:]
+        where = self.port.getHost() if self.port is not None else None
+        origin = Origin(
+            listener=self.name,
+            peer=peer,
+            scheme="http",
+            port=getattr(where, "port", 0),
+            trusted=bool(self.trusted) and peer in self.trusted,
+        )
+        return ServerChannel(self, origin)
+
+    def room(self) -> int:
+        """How many clients may be accepted now; room is made by closing those idle for longest."""
+        limit = self.limits.max_connections
+        if not limit:
+            return len(self._channels) + 1024
+        room = limit - len(self._channels)
+        if room <= 0 and not self._close_idlest():
+            self._pause()
+        return max(0, room)
+
+    def _close_idlest(self) -> bool:
+        now = self.context.wheel.now
+        if not self._idlest and self._sorted_at != now:
+            self._sorted_at = now  # at most one sort a tick
+            idle = [channel for channel in self._channels if channel.idle]
+            self._idlest = sorted(idle, key=lambda channel: -channel.rested_at)
+        while self._idlest:
+            channel = self._idlest.pop()
+            if channel.idle and channel.rested_at <= self._sorted_at:
+                channel.close()
+                return True
+        return False
+
+    def _pause(self) -> None:
+        if not self.counters.paused:
+            self.counters.paused = True
+            self.counters.accept_paused += 1
+            self.port.pauseProducing()
+            if self._on_full is not None:
+                self._on_full(
+                    f"listener {self.name} has {self.limits.max_connections} connections and "
+                    "accepts no more until one closes (limits.max_connections)"
+                )
+
+    # --- the channels' side
+
+    def expects_proxy(self, peer: str) -> bool:
+        """Whether this peer's connections begin with a PROXY header."""
+        return self._proxied is not None and peer in self._proxied
+
+    def opened(self, channel: ServerChannel) -> None:
+        """A client is there."""
+        self._channels.add(channel)
+        self.counters.accepted += 1
+        self.counters.open += 1
+
+    def lost(self, channel: ServerChannel) -> None:
+        """A client is no more."""
+        self._channels.discard(channel)
+        self.counters.open -= 1
+        if self.counters.paused and self.port is not None:
+            self.counters.paused = False
+            self.port.resumeProducing()
+        if self._drained is not None and not self._channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    # --- ends
+
+    def rest(self, draining: bool) -> None:
+        """Let keep-alive end by `Connection: close`, or go on as before."""
+        self.draining = draining
+
+    def drain(self) -> "Deferred[None]":
+        """Accept nobody else, and let everybody finish.
+
+        Returns:
+            A Deferred that fires when the last client has left.
+        """
+        self.draining = True
+        port, self.port = self.port, None
+        if port is not None:
+            port.stopListening()
+        for channel in list(self._channels):
+            channel.close()
+        done: Deferred[None] = Deferred()
+        if self._channels:
+            self._drained = done
+        else:
+            done.callback(None)
+        return done
+
+    def abort(self) -> None:
+        """Cut whoever is left."""
+        for channel in list(self._channels):
+            channel.transport.abortConnection()
+
+
+class HeadMemory:
+    """Bounds all unfinished heads together: over the bound the largest is refused."""
+
+    def __init__(self, limit: int) -> None:
+        """Args: limit: bytes, 0 = any."""
+        self._limit = limit
+        self._held: dict[ServerChannel, int] = {}
+        self._total = 0
+
+    def hold(self, channel: ServerChannel, size: int) -> None:
+        """A channel holds so many bytes of an unfinished head."""
+        self._total += size - self._held.get(channel, 0)
+        self._held[channel] = size
+        while self._limit and self._total > self._limit:
+            largest = max(self._held, key=self._held.__getitem__)
+            self.release(largest)
+            largest.refuse_head()
+
+    def release(self, channel: ServerChannel) -> None:
+        """A channel holds nothing any more."""
+        self._total -= self._held.pop(channel, 0)

@@ -1,0 +1,78 @@
+"""What /status says of listeners and upstreams; reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gatewayd.core.counters import Summary
+from gatewayd.proxy.listener import Listener
+from gatewayd.upstreams.upstream import Upstream
+
+
+def status_of(
+    listeners: Iterable[Listener], upstreams: Iterable[Upstream], now: float
+) -> dict[str, Any]:
+    """The figures of now as JSON.
+
+    Args:
+        listeners, upstreams: all of them.
+        now: on the gateway's clock.
+    """
+    return {
+        "listeners": {listener.name: _listener(listener) for listener in listeners},
+        "upstreams": {upstream.name: _upstream(upstream, now) for upstream in upstreams},
+    }
+
+
+def _listener(listener: Listener) -> dict[str, Any]:
+    counters = listener.counters
+    return {
+        "address": listener.bound,
+        "connections": counters.open,
+        "max_connections": listener.limits.max_connections,
+        "accepted": counters.accepted,
+        "accept_paused": counters.paused,
+        "accept_pauses": counters.accept_paused,
+        "draining": listener.draining,
+    }
+
+
+def _upstream(upstream: Upstream, now: float) -> dict[str, Any]:
+    counters = upstream.counters
+    ledger = upstream.pool.ledger
+    return {
+        "balancer": upstream.policy,
+        "known": upstream.known,
+        "membership_age": round(now - upstream.changed_at, 3) if upstream.known else None,
+        "pending": counters.pending,
+        "pool": {
+            "open": ledger.open,
+            "idle": ledger.idle,
+            "hits": ledger.hits,
+            "misses": ledger.misses,
+        },
+        "response_times": _window(counters.window.summary()),
+        "endpoints": [
+            {
+                "address": endpoint.label,
+                "name": endpoint.name,
+                "weight": endpoint.weight,
+                "state": endpoint.state,
+                "source": endpoint.source,
+                "in_flight": endpoint.in_flight,
+                "picks": endpoint.picks,
+                "errors": dict(endpoint.errors),
+            }
+            for endpoint in upstream.endpoints
+        ],
+    }
+
+
+def _window(summary: Summary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    return {
+        name: value if name == "count" else round(value, 6)
+        for name, value in summary._asdict().items()
+    }

@@ -1,0 +1,193 @@
+"""Endpoints that are names: looked up anew from time to time, off the reactor.
+
+Look-ups go to the system's resolver (so /etc/hosts and nsswitch.conf count) on a few threads of their
+own, never on the reactor's shared ones: a resolver that hangs must hold up nobody else. Each look-up
+has a time limit, and a failed or empty answer keeps the last addresses.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, NamedTuple
+
+from twisted.application.service import Service
+
+from gatewayd.core.addresses import Address, is_ip
+from gatewayd.core.endpoints import Member
+from gatewayd.upstreams.upstream import Upstream
+
+_THREADS: Final = 4
+_MAX_ADDRESSES: Final = 256  # of one name: more than any DNS answer over UDP holds
+_IMPATIENT: Final = 1.0  # seconds between tries while nothing is known yet
+
+
+class Resolver:
+    """Looks names up on threads of its own; made by the service, shared by all upstreams.
+
+    The threads are daemons: one that hangs in the system's resolver does not keep the process alive.
+    """
+
+    def __init__(
+        self,
+        call_from_thread: Callable[..., Any],
+        look_up: Callable[[str], list[str]] | None = None,
+    ) -> None:
+        """Args: call_from_thread: the reactor's. look_up: blocks; raises OSError."""
+        self._call = call_from_thread
+        self._look_up = look_up if look_up is not None else addresses_of
+        self._jobs: SimpleQueue[tuple[str, Callable[[list[str]], None]]] = SimpleQueue()
+        self._threads = 0
+        self._pending = 0
+
+    def resolve(self, name: str, answered: Callable[[list[str]], None]) -> None:
+        """Look a name up.
+
+        Args:
+            name: a host name.
+            answered: called in the reactor's thread with its addresses, none if it failed.
+        """
+        self._pending += 1
+        if self._threads < min(self._pending, _THREADS):
+            self._threads += 1
+            Thread(target=self._work, name="gatewayd-resolver", daemon=True).start()
+        self._jobs.put((name, answered))
+
+    def _work(self) -> None:
+        while True:
+            name, answered = self._jobs.get()
+            try:
+                found = self._look_up(name)
+            except (OSError, UnicodeError):
+                found = []
+            self._call(self._done, answered, found)
+
+    def _done(self, answered: Callable[[list[str]], None], found: list[str]) -> None:
+        self._pending -= 1
+        answered(found)
+
+
+def addresses_of(name: str) -> list[str]:
+    """All addresses of a name by the system's resolver; blocks.
+
+    Raises:
+        OSError: there is no answer.
+    """
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return sorted({str(each[4][0]) for each in found if "%" not in str(each[4][0])})
+
+
+class StaticMember(NamedTuple):
+    """An endpoint as the configuration has it."""
+
+    address: Address
+    weight: int = 1
+
+
+class StaticMembers(Service):
+    """An upstream's static members, with names looked up; made by the service for each upstream."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        members: Sequence[StaticMember],
+        resolver: Resolver,
+        clock: Any,
+        *,
+        refresh: float,
+        timeout: float,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Args:
+        upstream: gets the members.
+        members: in order.
+        resolver: for those that are names.
+        clock: Twisted's IReactorTime.
+        refresh: seconds between look-ups.
+        timeout: seconds for one.
+        warn: takes a message for people.
+        """
+        self._upstream = upstream
+        self._members = members
+        self._resolver = resolver
+        self._clock = clock
+        self._refresh = refresh
+        self._timeout = timeout
+        self._warn = warn
+        self._known: dict[str, list[str]] = {}  # addresses by name, the last that were good
+        self._failing: set[str] = set()
+        self._names = sorted({each.address.host for each in members if not is_ip(each.address.host)})
+        self._waiting: set[str] = set()
+        self._round = 0
+        self._timer: Any = None
+
+    def startService(self) -> None:
+        """Twisted: begin; members that need no look-up are there at once."""
+        super().startService()
+        if not self._names:
+            self._publish()
+            return
+        if len(self._names) < len({each.address.host for each in self._members}):
+            self._publish()
+        self._look_up()
+
+    def stopService(self) -> None:
+        """Twisted: end; what is still looked up is ignored."""
+        super().stopService()
+        self._round += 1
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _look_up(self) -> None:
+        self._round += 1
+        self._waiting = set(self._names)
+        this_round = self._round
+        for name in self._names:
+            self._resolver.resolve(
+                name, lambda found, name=name: self._answered(this_round, name, found)
+            )
+        self._timer = self._clock.callLater(self._timeout, self._timed_out)
+
+    def _answered(self, this_round: int, name: str, found: list[str]) -> None:
+        if this_round != self._round or name not in self._waiting:
+            return
+        self._waiting.discard(name)
+        self._take(name, found, "has no address")
+        if not self._waiting:
+            self._timer.cancel()
+            self._end_round()
+
+    def _timed_out(self) -> None:
+        for name in sorted(self._waiting):
+            self._take(name, [], "was not answered within dns.timeout")
+        self._end_round()
+
+    def _take(self, name: str, found: list[str], failure: str) -> None:
+        if found:
+            self._known[name] = found[:_MAX_ADDRESSES]
+            self._failing.discard(name)
+        elif name not in self._failing:
+            self._failing.add(name)
+            kept = ", ".join(self._known.get(name, ())) or "none"
+            self._warn(f"upstream {self._upstream.name}: {name} {failure}; kept addresses: {kept}")
+
+    def _end_round(self) -> None:
+        self._round += 1  # late answers count no more
+        self._waiting = set()
+        if self._known:
+            self._publish()
+        seconds = self._refresh if self._known else min(self._refresh, _IMPATIENT)
+        self._timer = self._clock.callLater(seconds, self._look_up)
+
+    def _publish(self) -> None:
+        members: list[Member] = []
+        for address, weight in self._members:
+            written = str(address)
+            if is_ip(address.host):
+                members.append(Member(address, weight, "static", written))
+                continue
+            for found in self._known.get(address.host, ()):
+                members.append(Member(Address("tcp", found, address.port), weight, "static", written))
+        self._upstream.set_members(members)

@@ -1,0 +1,1 @@
+"""Unit tests: each decision alone, without network and without waiting."""
