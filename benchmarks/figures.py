@@ -140,7 +140,7 @@ class Figures:
         ]
 
     @classmethod
-    def load(cls, dumped: list[dict[str, Any]]) -> "Figures":
+    def load(cls, dumped: list[dict[str, Any]]) -> Figures:
         """From a file."""
         return cls([Series(o["case"], o["figure"], o["peer"], o["rounds"]) for o in dumped])
 

@@ -51,9 +51,7 @@ def run(plan: Plan) -> None:
                 direct(case, number)
 
 
-def fixed_rate(
-    stage: Stage, port: int, rate: int, plan: Plan, number: int
-) -> dict[str, float]:
+def fixed_rate(stage: Stage, port: int, rate: int, plan: Plan, number: int) -> dict[str, float]:
     """One run of the open-loop generator, peers/fixedrate.go; every proxy meets the same arrivals."""
     warm, seconds = (0.5, 1.5) if plan.quick else (1.0, 5.0)
     child = Child(

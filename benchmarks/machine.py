@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -65,7 +65,7 @@ def commit() -> str:
 
 def now() -> str:
     """Date and time, to the second, UTC."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def describe() -> dict[str, str]:

@@ -104,7 +104,7 @@ def picker(policy: str, count: int) -> tuple[Callable[..., Any], Callable[..., A
 
     weights = [1 + i % 3 if policy == "weighted_round_robin" else 1 for i in range(count)]
     members = [
-        Member(Address(f"10.0.{i // 250}.{i % 250}", 8080), weight=weight)
+        Member(Address("tcp", f"10.0.{i // 250}.{i % 250}", 8080), weight=weight)
         for i, weight in enumerate(weights)
     ]
     balancer = BALANCERS[policy](reconcile((), members).members, random=Random(1))

@@ -119,11 +119,11 @@ class Child:
 def tree(pid: int) -> list[int]:
     """A process and its descendants."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat(int(entry))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
             if fields:
-                children.setdefault(int(fields[1]), []).append(int(entry))
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
     found = [pid]
     for parent in found:
         found += children.get(parent, [])
@@ -142,8 +142,8 @@ def _cpu_ns(pid: int) -> int:
     # utime and stime are ticks of 10 ms; schedstat is in nanoseconds, but a task at a time.
     exact = 0
     with contextlib.suppress(OSError, ValueError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            exact += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            exact += int((task / "schedstat").read_text().split()[0])
     if exact:
         return exact
     fields = _stat(pid)

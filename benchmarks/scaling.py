@@ -11,7 +11,12 @@ from benchmarks.plan import Plan
 from benchmarks.stage import Proxy, Stage
 
 TITLE: Final = "Scaling"
-HEADERS: Final = {"same": "same", "varied": "varied", "answers": "answers vary", "many": "30 headers"}
+HEADERS: Final = {
+    "same": "same",
+    "varied": "varied",
+    "answers": "answers vary",
+    "many": "30 headers",
+}
 GROWTH: Final = (10, 100, 10_000)
 CONNECTIONS: Final = (64, 1000, 10_000)
 PEERS: Final = ("gatewayd", "nginx", "haproxy", "go")

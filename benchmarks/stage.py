@@ -34,7 +34,7 @@ class Stage:
     peers: list[Peer]
     missing: dict[str, str] = field(default_factory=dict)
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> Stage:
         """Start the upstream and leave out the peers that cannot be had."""
         self.descriptors = machine.raise_descriptors()
         self.proxy_cores, self.load_cores = machine.cores()

@@ -129,12 +129,13 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
     from gatewayd.net.reactor import install
 
     install()
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
     from twisted.internet.error import CannotListenError
     from twisted.logger import globalLogBeginner
 
     from gatewayd.service import Gateway
 
+    reactor: Any = installed
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     try:
         gateway = Gateway(loaded, reactor, begin_logging=True)
@@ -152,15 +153,15 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
         ) from error
     except OSError as error:
         raise Refused(f"{error.filename or 'start'}: {error.strerror}") from error
-    reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
+    reactor.run()
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from gatewayd.demo import run_demo
+    from gatewayd.demo import CONFIG, start_upstreams
 
-    return run_demo()
+    return run_gateway(load(str(CONFIG)), also=start_upstreams)
 
 
 # --- configuration
@@ -250,7 +251,9 @@ def _admin_of(options: argparse.Namespace) -> tuple[Address, str]:
         return Address("tcp", "127.0.0.1", 9901), token
     admin = load(options.config).config.admin
     if admin.address is None:
-        raise Refused(f"{options.config} has admin.address: none; a running gateway cannot be asked")
+        raise Refused(
+            f"{options.config} has admin.address: none; a running gateway cannot be asked"
+        )
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.address.host, admin.address.host)
     return admin.address._replace(host=host), token or admin.token
 

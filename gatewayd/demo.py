@@ -9,10 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from gatewayd.cli import run_gateway
-from gatewayd.config.loader import load
-
-_CONFIG: Final = Path(__file__).with_name("demo.yaml")
+CONFIG: Final = Path(__file__).with_name("demo.yaml")
 _PORTS: Final = (2003, 2004, 2005)
 _SLOW: Final = 2.0
 _TRY: Final = """
@@ -64,7 +61,10 @@ class _Upstream(Resource):
         return self._page(request)
 
     def _page(self, request: Request) -> bytes:
-        lines = [f"endpoint 127.0.0.1:{self._port}", f"{request.method.decode()} {request.uri.decode()}"]
+        lines = [
+            f"endpoint 127.0.0.1:{self._port}",
+            f"{request.method.decode()} {request.uri.decode()}",
+        ]
         for name, values in sorted(request.requestHeaders.getAllRawHeaders()):
             lines += [f"  {name.decode('latin-1')}: {value.decode('latin-1')}" for value in values]
         return "\n".join(lines).encode() + b"\n"
@@ -82,18 +82,21 @@ class _Upstream(Resource):
         return NOT_DONE_YET
 
 
-def run_demo() -> int:
-    """Run the demo until Ctrl-C.
+class _QuietSite(Site):
+    """The gateway's access log is enough."""
 
-    Returns:
-        0, or 1 if it could not start.
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Twisted: a request was served."""
+
+
+def start_upstreams(reactor: Any) -> None:
+    """Start the three upstreams and say what to try.
+
+    Raises:
+        CannotListenError: one of their ports is in use.
     """
-
-    def start_upstreams(reactor: Any) -> None:
-        for port in _PORTS:
-            site = Site(_Upstream(port, reactor))
-            site.noisy = False
-            reactor.listenTCP(port, site, interface="127.0.0.1")
-        print(_TRY.format(config=_CONFIG), flush=True)
-
-    return run_gateway(load(str(_CONFIG)), also=start_upstreams)
+    for port in _PORTS:
+        reactor.listenTCP(port, _QuietSite(_Upstream(port, reactor)), interface="127.0.0.1")
+    print(_TRY.format(config=CONFIG), flush=True)

@@ -52,11 +52,16 @@ class LineWriter:
         self._waiting = 0
         self._written = 0
         self._failing = False
-        self._thread = Thread(target=self._work, name=f"gatewayd-log-{target}", daemon=True)
-        self._thread.start()
+        self._started = False
 
     def __repr__(self) -> str:
         return f"<LineWriter {self.target} dropped={self.dropped}>"
+
+    def start(self) -> None:
+        """Begin to write; not before the process is a daemon, since a fork loses threads."""
+        if not self._started:
+            self._started = True
+            Thread(target=self._work, name=f"gatewayd-log-{self.target}", daemon=True).start()
 
     def write(self, lines: bytes, count: int = 1) -> None:
         """Hand over whole lines.
@@ -86,6 +91,7 @@ class LineWriter:
 
     def flush(self, seconds: float) -> None:
         """Wait until all is written that was handed over, at most so long."""
+        self.start()
         done = Event()
         self._queue.put((b"", done))
         done.wait(seconds)
@@ -116,7 +122,9 @@ class LineWriter:
             self.dropped += lines.count(b"\n")
             if not self._failing:
                 self._failing = True
-                self._complain(f"log {self.target} cannot be written: {error.strerror}; lines are lost")
+                self._complain(
+                    f"log {self.target} cannot be written: {error.strerror}; lines are lost"
+                )
 
 
 def _open(target: str) -> int:
@@ -294,7 +302,9 @@ class AppLog:
         failure = event.get("log_failure")
         if failure is not None:
             message += "\n" + "".join(
-                traceback.format_exception(failure.type, failure.value, failure.getTracebackObject())
+                traceback.format_exception(
+                    failure.type, failure.value, failure.getTracebackObject()
+                )
             )
         moment = datetime.fromtimestamp(event["log_time"], UTC)
         stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

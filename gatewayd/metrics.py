@@ -6,7 +6,7 @@ thirty thousand series take a third of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
@@ -27,7 +27,7 @@ from gatewayd.upstreams.upstream import Upstream
 _PROCESS = {"process": "0"}
 _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
 
-Labelled = list[tuple[tuple[str, ...], float]]
+Labelled = Sequence[tuple[tuple[str, ...], float]]
 
 
 class Snapshot:
@@ -52,16 +52,18 @@ class Snapshot:
         """
         self.digest = digest
         self.loaded = loaded
-        self.requests: Labelled = []
+        self.requests: list[tuple[tuple[str, ...], float]] = []
         self.durations: list[tuple[tuple[str, ...], list[int], float]] = []
-        self.bytes_in: Labelled = []
-        self.bytes_out: Labelled = []
+        self.bytes_in: list[tuple[tuple[str, ...], float]] = []
+        self.bytes_out: list[tuple[tuple[str, ...], float]] = []
         for key, exchange in counters.exchanges.items():
             self.requests += [((*key, _code(code)), n) for code, n in exchange.codes.items()]
             self.durations.append((key, *_copied(exchange.duration)))
             self.bytes_in.append((key, exchange.bytes_in))
             self.bytes_out.append((key, exchange.bytes_out))
-        self.in_flight = [((name,), float(each.in_flight)) for name, each in counters.routes.items()]
+        self.in_flight = [
+            ((name,), float(each.in_flight)) for name, each in counters.routes.items()
+        ]
         self.tunnels = [((name,), float(each.tunnels)) for name, each in counters.routes.items()]
         self.answers = [(key, float(n)) for key, n in counters.answers.items()]
         listeners = counters.listeners.items()
@@ -80,7 +82,9 @@ class _UpstreamSnapshot:
         counters = upstream.counters
         ledger = upstream.pool.ledger
         self.name = upstream.name
-        self.codes = [((upstream.name, _code(code)), float(n)) for code, n in counters.codes.items()]
+        self.codes = [
+            ((upstream.name, _code(code)), float(n)) for code, n in counters.codes.items()
+        ]
         self.response_header = _copied(counters.response_header)
         self.queue = _copied(counters.queue)
         self.pending = counters.pending
@@ -134,8 +138,10 @@ class _Collector:
         shot = self._snapshot
         exchange = ("listener", "route", "upstream")
         yield _counter(
-            "requests", "Requests by answer; a client that left is code 499",
-            (*exchange, "code"), shot.requests,
+            "requests",
+            "Requests by answer; a client that left is code 499",
+            (*exchange, "code"),
+            shot.requests,
         )
         duration = _histogram(
             "request_duration_seconds", "From a request's first byte to its answer's last", exchange
@@ -148,10 +154,14 @@ class _Collector:
         yield _counter("request_bytes", "Bytes of request bodies", exchange, shot.bytes_in)
         yield _counter("response_bytes", "Bytes of response bodies", exchange, shot.bytes_out)
         yield _counter(
-            "gateway_answers", "Answers of the gateway's own, by reason",
-            ("listener", "route", "reason"), shot.answers,
+            "gateway_answers",
+            "Answers of the gateway's own, by reason",
+            ("listener", "route", "reason"),
+            shot.answers,
         )
-        yield _gauge("client_connections", "Open client connections", ("listener",), shot.connections)
+        yield _gauge(
+            "client_connections", "Open client connections", ("listener",), shot.connections
+        )
         yield _counter("client_connections", "Accepted connections", ("listener",), shot.accepted)
         yield _gauge("accept_paused", "1 while accepting is paused", ("listener",), shot.paused)
         yield from self._upstreams(shot.upstreams)
@@ -174,26 +184,37 @@ class _Collector:
             return [entry for shot in shots for entry in getattr(shot, name)]
 
         yield _counter(
-            "upstream_requests", "Responses of an upstream's endpoints",
-            ("upstream", "code"), joined("codes"),
+            "upstream_requests",
+            "Responses of an upstream's endpoints",
+            ("upstream", "code"),
+            joined("codes"),
         )
         yield _counter(
-            "upstream_picks", "Requests sent to an endpoint", ("upstream", "endpoint"), joined("picks")
+            "upstream_picks",
+            "Requests sent to an endpoint",
+            ("upstream", "endpoint"),
+            joined("picks"),
         )
         yield _counter(
-            "upstream_errors", "Failures of an endpoint",
-            ("upstream", "endpoint", "reason"), joined("errors"),
+            "upstream_errors",
+            "Failures of an endpoint",
+            ("upstream", "endpoint", "reason"),
+            joined("errors"),
         )
         yield _gauge(
             "upstream_endpoints", "Endpoints by state", ("upstream", "state"), spread("states")
         )
         yield _gauge(
-            "membership_source", "Endpoints by where they came from",
-            ("upstream", "source"), spread("sources"),
+            "membership_source",
+            "Endpoints by where they came from",
+            ("upstream", "source"),
+            spread("sources"),
         )
         yield _counter("membership_changes", "Changes of a membership", by, each("changes"))
         yield _gauge(
-            "membership_age_seconds", "Since the last change of a membership", by,
+            "membership_age_seconds",
+            "Since the last change of a membership",
+            by,
             [((shot.name,), shot.age) for shot in shots if shot.age is not None],
         )
         for name, attribute, text in (
@@ -209,14 +230,20 @@ class _Collector:
             "pool_connections", "Connections to endpoints", ("upstream", "state"), spread("pool")
         )
         yield _counter(
-            "pool_acquires", "How requests came by their connection",
-            ("upstream", "result"), spread("acquires"),
+            "pool_acquires",
+            "How requests came by their connection",
+            ("upstream", "result"),
+            spread("acquires"),
         )
 
     def _process(self, shot: Snapshot) -> Iterator[Metric]:
-        yield _counter("log_lines_dropped", "Lines that could not be written", ("log",), shot.dropped)
+        yield _counter(
+            "log_lines_dropped", "Lines that could not be written", ("log",), shot.dropped
+        )
         yield _gauge("build_info", "The version that runs", ("version",), [((__version__,), 1.0)])
-        yield _gauge("config_info", "The configuration that runs", ("digest",), [((shot.digest,), 1.0)])
+        yield _gauge(
+            "config_info", "The configuration that runs", ("digest",), [((shot.digest,), 1.0)]
+        )
         yield _gauge("config_last_reload_success", "Whether the last load worked", (), [((), 1.0)])
         yield _gauge(
             "config_last_reload_timestamp_seconds", "When it was loaded", (), [((), shot.loaded)]

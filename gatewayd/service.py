@@ -21,7 +21,7 @@ from typing import Any, Final
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, LogPublisher, globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.usage import Options as _Options
 
 from gatewayd import __version__
@@ -40,6 +40,7 @@ from gatewayd.core.tracing import SUBSYSTEMS, Trace
 from gatewayd.logs import AccessLog, AppLog, LineWriter
 from gatewayd.metrics import Snapshot, render
 from gatewayd.net.ports import inherited_sockets
+from gatewayd.net.reactor import install
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.explain import explain
 from gatewayd.proxy.listener import Listener
@@ -64,7 +65,7 @@ class Options(_Options):
     ]
 
 
-def makeService(options: Any) -> "Gateway":
+def makeService(options: Any) -> Gateway:
     """Twisted's plugin: the gateway of a configuration file.
 
     Args:
@@ -73,6 +74,7 @@ def makeService(options: Any) -> "Gateway":
     Raises:
         SystemExit: 78 where the configuration is in error, after saying all that is wrong.
     """
+    install()  # unless twistd was told another with -r
     from twisted.internet import reactor
 
     try:
@@ -148,13 +150,11 @@ class Gateway(MultiService):
         logging = self.config.logging
         self._app_writer = LineWriter(logging.to, lambda message: None)
         self.app_log = AppLog(self._app_writer, level=logging.level, form=logging.format)
-        publisher = LogPublisher(self.app_log)
-        self.log = Logger(namespace="gatewayd", observer=publisher)
-        if begin_logging:
-            globalLogPublisher.addObserver(self.app_log)
-        else:
-            # twistd logs Twisted's events itself; what went wrong belongs into ours as well.
-            globalLogPublisher.addObserver(_errors_only(self.app_log))
+        ours: Any = self.app_log
+        self.log = Logger(namespace="gatewayd", observer=ours)
+        # twistd logs Twisted's events itself; what went wrong belongs into ours as well.
+        all_or_errors: Any = ours if begin_logging else _errors_only(self.app_log)
+        globalLogPublisher.addObserver(all_or_errors)
         access = logging.access
         self._access_writer: LineWriter | None = None
         if access.to != "none":
@@ -182,7 +182,10 @@ class Gateway(MultiService):
         for_listeners = [route.listeners for route in config.routes] or [()]
         for name, listener_config in config.listeners.items():
             listener = build_listener(
-                name, listener_config, list(zip(self.routes, for_listeners, strict=True)), self.shared
+                name,
+                listener_config,
+                list(zip(self.routes, for_listeners, strict=True)),
+                self.shared,
             )
             self.listeners[name] = listener
             self.addService(listener)
@@ -200,6 +203,8 @@ class Gateway(MultiService):
 
     def privilegedStartService(self) -> None:
         """Twisted: sockets are bound while we may still be root."""
+        for writer in self._writers():
+            writer.start()
         self._fit_descriptors()
         super().privilegedStartService()
 
@@ -356,7 +361,13 @@ class Gateway(MultiService):
             now=self.context.clock(),
         )
 
-    metrics = staticmethod(render)
+    def metrics(self, snapshot: Any, accept: str) -> tuple[str, bytes]:
+        """The metrics' text, of a snapshot; called in a thread.
+
+        Returns:
+            (content type, text).
+        """
+        return render(snapshot, accept)
 
     def explain(
         self, method: str, url: str, headers: list[str], listener: str, client: str
@@ -438,7 +449,7 @@ def _names(upstream: str | dict[str, int]) -> list[str]:
     return [upstream] if isinstance(upstream, str) else list(upstream)
 
 
-def _pause(reactor: Any, seconds: float) -> "Deferred[None]":
+def _pause(reactor: Any, seconds: float) -> Deferred[None]:
     done: Deferred[None] = Deferred()
     reactor.callLater(seconds, done.callback, None)
     return done

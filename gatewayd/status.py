@@ -72,7 +72,5 @@ def _upstream(upstream: Upstream, now: float) -> dict[str, Any]:
 def _window(summary: Summary | None) -> dict[str, Any] | None:
     if summary is None:
         return None
-    return {
-        name: value if name == "count" else round(value, 6)
-        for name, value in summary._asdict().items()
-    }
+    figures = {name: round(value, 6) for name, value in summary._asdict().items()}
+    return {"count": figures.pop("size"), **figures}

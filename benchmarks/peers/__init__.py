@@ -20,7 +20,7 @@ class Site:
     sink_port: int = 0  # where /sink/ goes
     directory: Path = Path()
 
-    def copy(self) -> "Site":
+    def copy(self) -> Site:
         """The same site for another proxy."""
         return replace(self)
 

@@ -54,8 +54,10 @@ def main() -> None:
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = 20_000
     pool.cachedConnectionTimeout = 3600
-    agent = Agent(reactor, pool=pool)
-    addresses = cycle([b"http://" + line.encode() for line in options.endpoints.read_text().split()])
+    agent: Any = Agent(reactor, pool=pool)
+    addresses = cycle(
+        [b"http://" + line.encode() for line in options.endpoints.read_text().split()]
+    )
     sink = b"http://" + options.sink.encode()
     dropped = {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"upgrade"}
 
@@ -91,7 +93,7 @@ def main() -> None:
             has_body = length not in (None, b"0") or request.getHeader(b"transfer-encoding")
             body = FileBodyProducer(request.content) if has_body else None
             asked = agent.request(request.method, address + request.uri, headers, body)
-            asked.addCallbacks(answered, failed, (request,), None, (request,), None)
+            asked.addCallback(answered, request).addErrback(failed, request)
             return NOT_DONE_YET
 
     def answered(response: Any, request: Any) -> None:
@@ -108,7 +110,8 @@ def main() -> None:
             request.setResponseCode(502)
             request.finish()
 
-    reactor.listenTCP(options.port, Site(Forward()), backlog=4096, interface="127.0.0.1")
+    make_resource: Any = Forward
+    reactor.listenTCP(options.port, Site(make_resource()), backlog=4096, interface="127.0.0.1")
     reactor.run()
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -38,8 +37,6 @@ class NotReady(Exception):
 class Asked(Protocol):
     """What the interface asks; the gateway's service answers."""
 
-    metrics: Callable[[Any, str], tuple[str, bytes]]
-
     def ready(self) -> None:
         """Raises NotReady."""
 
@@ -47,7 +44,10 @@ class Asked(Protocol):
         """For /status."""
 
     def snapshot(self) -> Any:
-        """For `metrics`, which runs in a thread."""
+        """For `metrics`."""
+
+    def metrics(self, snapshot: Any, accept: str) -> tuple[str, bytes]:
+        """For /metrics, as (content type, text); called in a thread."""
 
     def explain(
         self, method: str, url: str, headers: list[str], listener: str, client: str
@@ -83,9 +83,8 @@ class AdminService(Service):
         self.address = address
         self._reactor = reactor
         root = _Root(asked, address, token.encode(), frozenset(open_paths))
-        self._site = Site(root, timeout=_IDLE_SECONDS)
-        self._site.noisy = False
-        self._port: IListeningPort | None = None
+        self._site = _QuietSite(root, timeout=_IDLE_SECONDS)
+        self._port: Any = None
 
     def privilegedStartService(self) -> None:
         """Twisted: bind.
@@ -98,7 +97,7 @@ class AdminService(Service):
             return
         if self.address.kind == "unix":
             with suppress(FileNotFoundError):
-                os.unlink(self.address.host)  # left by one that was killed: the address is ours
+                Path(self.address.host).unlink()  # left by one that was killed: the address is ours
             self._port = self._reactor.listenUNIX(self.address.host, self._site, mode=0o660)
         else:
             self._port = self._reactor.listenTCP(
@@ -117,12 +116,23 @@ class AdminService(Service):
         return port.stopListening() if port is not None else None
 
 
+class _QuietSite(Site):
+    """Leaves scrapes and probes out of the log."""
+
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Twisted: a request was served."""
+
+
 class _Root(Resource):
     """Finds who answers, after asking whether the client may ask."""
 
     isLeaf = True
 
-    def __init__(self, asked: Asked, address: Address, token: bytes, open_paths: frozenset[str]) -> None:
+    def __init__(
+        self, asked: Asked, address: Address, token: bytes, open_paths: frozenset[str]
+    ) -> None:
         super().__init__()
         self._asked = asked
         self._address = address
@@ -152,7 +162,11 @@ class _Root(Resource):
         if method in ("POST", "PUT"):
             return self._write(request, method, path)
         known = path in self._gets or path == "/logging"
-        return self._say(request, 405, "not here") if known else self._say(request, 404, "no such page")
+        return (
+            self._say(request, 405, "not here")
+            if known
+            else self._say(request, 404, "no such page")
+        )
 
     def _may(self, request: Request) -> bool:
         if not self._token:
@@ -164,7 +178,9 @@ class _Root(Resource):
         kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json" or not self._own_host(request):
             return self._say(
-                request, 403, "writing wants Content-Type: application/json and the admin's own Host"
+                request,
+                403,
+                "writing wants Content-Type: application/json and the admin's own Host",
             )
         if (method, path) == ("PUT", "/logging"):
             return self._logging(request)
@@ -222,9 +238,12 @@ class _Root(Resource):
 
     def _explain(self, request: Request) -> bytes:
         def one(name: bytes) -> str:
-            return (request.args or {}).get(name, [b""])[0].decode("utf-8", "replace")
+            given: list[bytes] = (request.args or {}).get(name, [b""])
+            return given[0].decode("utf-8", "replace")
 
-        headers = [each.decode("utf-8", "replace") for each in (request.args or {}).get(b"header", [])]
+        headers = [
+            each.decode("utf-8", "replace") for each in (request.args or {}).get(b"header", [])
+        ]
         method, url = one(b"method") or "GET", one(b"url")
         if not url:
             return self._say(request, 400, "ask with ?method=GET&url=http://host/path")

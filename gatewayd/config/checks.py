@@ -24,7 +24,9 @@ def check(config: Config, reader: Reader) -> None:
         reader: that read it; what failed there is not complained of again.
     """
     if not config.listeners and "listeners" not in reader.failed:
-        reader.complain("listeners", "at least one listener is needed, such as web: {address: 0.0.0.0:2000}")
+        reader.complain(
+            "listeners", "at least one listener is needed, such as web: {address: 0.0.0.0:2000}"
+        )
     _check_listeners(config, reader)
     _check_routes(config, reader)
     for name, upstream in config.upstreams.items():
@@ -62,13 +64,16 @@ def _check_routes(config: Config, reader: Reader) -> None:
     for index, route in enumerate(config.routes):
         path = f"routes[{index}]"
         if route.name in names and route.name:
-            reader.complain(f"{path}.name", f"routes[{names[route.name]}] is called {route.name} too")
+            reader.complain(
+                f"{path}.name", f"routes[{names[route.name]}] is called {route.name} too"
+            )
         names.setdefault(route.name, index)
         for number, listener in enumerate(route.listeners):
             if listener not in config.listeners:
                 reader.complain(
                     f"{path}.listeners[{number}]",
-                    f"no listener is called {listener!r}" + did_you_mean(listener, config.listeners),
+                    f"no listener is called {listener!r}"
+                    + did_you_mean(listener, config.listeners),
                 )
         _check_route(path, route, config, reader)
 
@@ -85,7 +90,9 @@ def _check_route(path: str, route: Route, config: Config, reader: Reader) -> Non
     split = {route.upstream: 1} if isinstance(route.upstream, str) else route.upstream
     for name in split:
         if name and name not in config.upstreams:
-            below = f"{path}.upstream" if isinstance(route.upstream, str) else f"{path}.upstream.{name}"
+            below = (
+                f"{path}.upstream" if isinstance(route.upstream, str) else f"{path}.upstream.{name}"
+            )
             reader.complain(
                 below, f"no upstream is called {name!r}" + did_you_mean(name, config.upstreams)
             )
@@ -147,7 +154,9 @@ def _check_edits(path: str, edits: HeaderEdits, reader: Reader) -> None:
 
 def _check_upstream(path: str, upstream: Upstream, reader: Reader) -> None:
     if not upstream.endpoints and f"{path}.endpoints" not in reader.failed:
-        reader.complain(path, "no endpoints; name at least one, such as endpoints: [127.0.0.1:8080]")
+        reader.complain(
+            path, "no endpoints; name at least one, such as endpoints: [127.0.0.1:8080]"
+        )
     seen: dict[str, int] = {}
     for index, entry in enumerate(upstream.endpoints):
         address = entry.address if isinstance(entry, EndpointEntry) else entry

@@ -72,7 +72,7 @@ class Scalar:
 class Sequence:
     """A list."""
 
-    def __init__(self, place: Place, items: "list[Node]") -> None:
+    def __init__(self, place: Place, items: list[Node]) -> None:
         """Args: items: in order."""
         self.place = place
         self.items = items
@@ -81,7 +81,7 @@ class Sequence:
 class Mapping:
     """Keys with their values, in order."""
 
-    def __init__(self, place: Place, items: "dict[str, tuple[Place, Node]]") -> None:
+    def __init__(self, place: Place, items: dict[str, tuple[Place, Node]]) -> None:
         """Args: items: by key, with the key's own place."""
         self.place = place
         self.items = items

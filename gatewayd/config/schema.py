@@ -46,7 +46,9 @@ _HOST: Final = re.compile(
     r"(?:\*\.)?(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\Z"
 )
 _CREDENTIAL: Final = re.compile(r"auth|cookie|token|secret|key|pass", re.IGNORECASE)
-_HASH_KEY: Final = re.compile(r"(?:client_ip|path|header:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|cookie:[^=;\s]+)\Z")
+_HASH_KEY: Final = re.compile(
+    r"(?:client_ip|path|header:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|cookie:[^=;\s]+)\Z"
+)
 
 
 def _label(text: str) -> None:
@@ -134,7 +136,9 @@ class _Balancers(Kind[type[Balancer]]):
 
     def schema(self) -> dict[str, Any]:
         """As Kind."""
-        return {"anyOf": [{"enum": list(BALANCERS)}, {"type": "string", "pattern": "^[\\w.]+:\\w+$"}]}
+        return {
+            "anyOf": [{"enum": list(BALANCERS)}, {"type": "string", "pattern": "^[\\w.]+:\\w+$"}]
+        }
 
     def show(self, value: type[Balancer]) -> Any:
         """As Kind."""
@@ -230,7 +234,7 @@ class Listener:
     )
     protocol: str = key(Choice("http", later=["tcp"]), "http", "what is spoken there")
     trusted_proxies: tuple[str, ...] = key(CIDRS, (), "whose X-Forwarded-* are believed")
-    proxy_protocol: "bool | ProxyProtocol" = key(
+    proxy_protocol: bool | ProxyProtocol = key(
         Either(Bool(), SectionOf(ProxyProtocol)), False, "PROXY v1 or v2 is required"
     )
     path: PathRules = key(SectionOf(PathRules), PathRules, "how paths are normalised")
@@ -238,7 +242,9 @@ class Listener:
         Bool(), True, "a named host without a matching path goes on to wildcard and none"
     )
     limits: Limits = key(SectionOf(Limits), Limits, "what a client may cost")
-    timeouts: ClientTimeouts = key(SectionOf(ClientTimeouts), ClientTimeouts, "how long it may take")
+    timeouts: ClientTimeouts = key(
+        SectionOf(ClientTimeouts), ClientTimeouts, "how long it may take"
+    )
     tls: None = later()
 
 
@@ -249,10 +255,12 @@ class Match:
     hosts: tuple[str, ...] = key(ListOf(Text(_host), some=True), (), "exact, or *.example.com")
     path: str = key(PATH, "", "exactly this path")
     path_prefix: str = key(PATH, "", "this path and all below it, on segment borders")
-    path_regex: "re.Pattern[bytes] | None" = key(REGEX, None, "re.search on the path")
+    path_regex: re.Pattern[bytes] | None = key(REGEX, None, "re.search on the path")
     methods: tuple[str, ...] = key(ListOf(Text(_token), some=True), (), "else 405 with Allow")
     scheme: str = key(Choice("http", "https"), "", "by a trusted X-Forwarded-Proto too")
-    headers: dict[str, str] = key(HEADER_CONDITIONS, dict, 'all must hold; "" = present, ~re = regex')
+    headers: dict[str, str] = key(
+        HEADER_CONDITIONS, dict, 'all must hold; "" = present, ~re = regex'
+    )
     query: dict[str, str] = key(MapOf(Text(_condition)), dict, "as headers")
 
     def compiled(self) -> routes.Match:
@@ -274,7 +282,7 @@ class Rewrite:
     """What becomes of the path."""
 
     strip_prefix: str = key(PATH, "", "taken off the path")
-    regex: "re.Pattern[bytes] | None" = key(REGEX, None, "its first match is replaced")
+    regex: re.Pattern[bytes] | None = key(REGEX, None, "its first match is replaced")
     replace: str = key(Text(), "", r"with this; \1 is a group")
 
 
@@ -327,11 +335,11 @@ class Route:
     rewrite: Rewrite = key(SectionOf(Rewrite), Rewrite, "what becomes of the path")
     request_headers: HeaderEdits = key(SectionOf(HeaderEdits), HeaderEdits, "for the upstream")
     response_headers: HeaderEdits = key(SectionOf(HeaderEdits), HeaderEdits, "for the client")
-    upstream: "str | dict[str, int]" = key(
+    upstream: str | dict[str, int] = key(
         Either(Text(), MapOf(Int(0, 1_000_000))), "", "a name, or a weighted split"
     )
-    redirect: "Redirect | None" = key(SectionOf(Redirect), None, "instead of an upstream")
-    respond: "Respond | None" = key(SectionOf(Respond), None, "instead of an upstream")
+    redirect: Redirect | None = key(SectionOf(Redirect), None, "instead of an upstream")
+    respond: Respond | None = key(SectionOf(Respond), None, "instead of an upstream")
     preserve_host: bool = key(Bool(), True, "false: Host becomes the endpoint's")
     timeouts: RouteTimeouts = key(SectionOf(RouteTimeouts), RouteTimeouts, "of a proxied request")
     retries: None = later()
@@ -388,7 +396,7 @@ class UpstreamTimeouts:
 class Upstream:
     """A group of endpoints."""
 
-    endpoints: "tuple[Address | EndpointEntry, ...]" = key(
+    endpoints: tuple[Address | EndpointEntry, ...] = key(
         ListOf(Either(Parsed(parse_host_port), SectionOf(EndpointEntry))), (), "static members"
     )
     zookeeper: None = later()
@@ -442,7 +450,9 @@ class AccessLog:
 class Logging:
     """What is written where."""
 
-    level: str = key(Choice("info", "debug", "warning", "error"), "info", "the least that is written")
+    level: str = key(
+        Choice("info", "debug", "warning", "error"), "info", "the least that is written"
+    )
     debug: tuple[str, ...] = key(
         ListOf(Choice("balancers", "zookeeper", "pool", "health", "routes")),
         (),
@@ -462,7 +472,9 @@ class Config:
         MapOf(SectionOf(Listener), _label), doc="where clients connect; at least one"
     )
     routes: tuple[Route, ...] = key(
-        ListOf(SectionOf(Route)), (), "which request goes where; without any, all to the only upstream"
+        ListOf(SectionOf(Route)),
+        (),
+        "which request goes where; without any, all to the only upstream",
     )
     upstreams: dict[str, Upstream] = key(MapOf(SectionOf(Upstream), _label), dict, "where to")
     zookeeper: None = later()

@@ -29,7 +29,8 @@ def key(kind: Kind[Any], default: Any = _REQUIRED, doc: str = "", *, name: str =
     if default is _REQUIRED:
         return field(metadata=metadata)
     if default is dict or is_dataclass(default):  # mutable, or made anew: a class stands for it
-        return field(default_factory=default, metadata=metadata)
+        factory: Any = default
+        return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -115,17 +116,17 @@ class SectionOf(Kind[T]):
         return isinstance(value, self.section)
 
 
-def key_name(declared: "Field[Any]") -> str:
+def key_name(declared: Field[Any]) -> str:
     """A field's key in the file."""
     return str(declared.metadata["name"] or declared.name)
 
 
-def is_required(declared: "Field[Any]") -> bool:
+def is_required(declared: Field[Any]) -> bool:
     """Whether a key has no default."""
     return declared.default is MISSING and declared.default_factory is MISSING
 
 
-def default_of(declared: "Field[Any]") -> Any:
+def default_of(declared: Field[Any]) -> Any:
     """A key's default as JSON, None if it is required or off."""
     if declared.default is not MISSING:
         value = declared.default

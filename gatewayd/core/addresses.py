@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-_NAME = re.compile(r"(?=.{1,253}\.?\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+\Z")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\.?\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
 _MEMO_ENTRIES = 4096
 
 
@@ -44,8 +45,12 @@ def is_ip(host: str) -> bool:
     return True
 
 
-def parse_host_port(text: str) -> Address:
+def parse_host_port(text: str, *, least: int = 1) -> Address:
     """Read `host:port` or `[v6]:port`.
+
+    Args:
+        text: as people write it.
+        least: the lowest port allowed.
 
     Raises:
         ValueError: with what is wrong and what is expected, for a person.
@@ -53,7 +58,7 @@ def parse_host_port(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or not host:
         raise ValueError(f"{text!r} has no port; write host:port, or [v6]:port")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and least <= int(port) < 65536):
         raise ValueError(f"{text!r}: the port must be 1 to 65535")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -81,9 +86,7 @@ def parse_listen(text: str) -> Address:
         if not rest:
             raise ValueError(f"{text!r}: write fd:NAME, the socket's name in systemd")
         return Address("fd", rest)
-    if text.rpartition(":")[2] == "0" and text.count(":") == 1:
-        return Address("tcp", text.rpartition(":")[0], 0)  # the kernel chooses; for tests and tools
-    return parse_host_port(text)
+    return parse_host_port(text, least=0)  # 0: the kernel chooses; for tests and tools
 
 
 def unmapped(address: str) -> str:
@@ -117,9 +120,7 @@ class Networks:
         """
         self.texts = tuple(cidrs)
         self._unix = "unix" in self.texts
-        self._networks: list[IPv4Network | IPv6Network] = [
-            ip_network(text, strict=False) for text in self.texts if text != "unix"
-        ]
+        self._networks = [_network(text) for text in self.texts if text != "unix"]
         self._memo: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
@@ -141,7 +142,17 @@ class Networks:
             parsed = ip_address(address)
         except ValueError:
             return False
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
+
+
+def _network(cidr: str) -> IPv4Network | IPv6Network:
+    network = ip_network(cidr, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return IPv4Network((mapped, network.prefixlen - 96))
 
 
 def client_of(peer: str, forwarded_for: str, trusted: Networks) -> str:
@@ -155,7 +166,7 @@ def client_of(peer: str, forwarded_for: str, trusted: Networks) -> str:
         forwarded_for: all X-Forwarded-For values joined with commas, maybe empty.
         trusted: whose word about others is believed.
     """
-    current = peer
+    current = unmapped(peer) or peer if ":" in peer else peer
     for hop in reversed(forwarded_for.split(",")) if forwarded_for else ():
         if current not in trusted:
             break

@@ -12,9 +12,11 @@ quantised to fit. Measured prices are in docs/performance.md.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
+from heapq import heapify, heappop, heappush
 from importlib import import_module
 from itertools import cycle
 from math import gcd
@@ -25,9 +27,12 @@ from gatewayd.core.endpoints import Endpoint
 
 MAX_SCHEDULE: Final = 65536
 _SLICE: Final = 500  # endpoints between two yields: about a millisecond of work
-_MAX_POINTS: Final = 262_144  # of a whole ring: 10,000 members have 26 each
+_MAX_POINTS: Final = 262_144  # of a whole ring: 10,000 members have 25 each
 _POINTS: Final = 128  # per unit of weight where there is room: shares within about 9% (ketama: 160)
 _MEMO: Final = 65_536
+_MEMO_KEY: Final = (
+    256  # bytes of a key that is remembered: strangers choose keys, and 64 KiB is one
+)
 _BUCKETS: Final = 256
 
 T = TypeVar("T")
@@ -70,40 +75,42 @@ class Balancer:
 
 
 def quantised(weights: Sequence[int], most: int = MAX_SCHEDULE) -> list[int]:
-    """The smallest whole weights in the same proportions that together stay within `most`."""
+    """The smallest whole weights in the same proportions that together stay within `most`.
+
+    Everybody keeps one place at least, so more than `most` members have as many places as they are.
+    """
     divisor = gcd(*weights) if weights else 1
     reduced = [weight // divisor for weight in weights]
     total = sum(reduced)
     if total <= most:
         return reduced
-    return [max(1, weight * most // total) for weight in reduced]
+    room = max(0, most - len(reduced))  # the rest, once everybody has one
+    return [1 + weight * room // total for weight in reduced]
 
 
 def spread(weights: Sequence[int]) -> Slices[list[int]]:
     """An evenly spread cycle of indices in which each stands as often as its weight says.
 
-    Index i's k-th place is at (k + a little of its own) / weight of the way round, as in stride
-    scheduling (Waldspurger and Weihl, 1995): over any stretch nobody is more than one ahead of or
-    behind his share.
+    Index i's k-th place is wanted within the slots [k * total / weight, (k + 1) * total / weight); the
+    one with the earliest end comes first. One taker of unit jobs that ends them by earliest deadline
+    keeps all of them (Baruah et al., Proportionate progress, 1996): counted from the beginning nobody
+    is ever one whole place ahead of or behind his share, so over any stretch less than two.
     """
-    buckets: list[list[tuple[float, int]]] = [[] for _ in range(_BUCKETS)]
-    count = len(weights)
-    placed = 0
-    for index, weight in enumerate(weights):
-        offset = (index + 1) / (count + 1)
-        for k in range(weight):
-            place = (k + offset) / weight
-            buckets[int(place * _BUCKETS)].append((place, index))
-        placed += weight
-        if placed >= _SLICE * 4:
-            placed = 0
-            yield
+    total = sum(weights)
+    ready = [(-(-total // weight), index, 0) for index, weight in enumerate(weights) if weight]
+    heapify(ready)
+    later: list[tuple[int, int, int]] = []  # by the first slot of the place
     order: list[int] = []
-    for number, bucket in enumerate(buckets):
-        bucket.sort()
-        order += [index for _, index in bucket]
-        if number % 16 == 15 and count > _SLICE:
+    for slot in range(total):
+        if slot % (_SLICE * 2) == 0:
             yield
+        while later and later[0][0] <= slot:
+            _, index, place = heappop(later)
+            heappush(ready, (-(-(place + 1) * total // weights[index]), index, place))
+        _, index, place = heappop(ready)
+        order.append(index)
+        if place + 1 < weights[index]:
+            heappush(later, ((place + 1) * total // weights[index], index, place + 1))
     return order
 
 
@@ -178,55 +185,62 @@ class PowerOfTwo(RandomChoice):
         return first
 
 
-class LeastConnections(Balancer):
-    """The endpoint with the fewest requests in flight per weight.
+class LeastConnections(_Scheduled):
+    """The endpoint with the fewest requests in flight per weight; among equals the turn goes by weight.
 
-    Endpoints lie in buckets by that number; a pick takes the first of the lowest bucket and moves it
-    up, a release moves it down. Nothing is ever scanned: the lowest bucket moves one step at a time.
+    Endpoints lie in buckets by that load; a pick takes one of the lowest bucket and moves it up, a
+    release moves it down. Nothing is ever scanned: loads that have a bucket lie in a heap.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
         """As Balancer; counts on from each endpoint's requests in flight."""
-        super().__init__(endpoints, random=random)
-        self._buckets: dict[int, dict[Endpoint, None]] = {}
-        self._level: dict[Endpoint, int] = {}
-        shuffled = list(endpoints)
-        random.shuffle(shuffled)
-        for endpoint in shuffled:
-            self._place(endpoint, endpoint.in_flight // endpoint.weight)
-        self._lowest = min(self._buckets, default=0)
-        if shuffled:
+        super().__init__(endpoints, random=random, **made)
+        # An OrderedDict finds its first key at once; a dict skips all that were deleted before it.
+        self._buckets: dict[float, OrderedDict[Endpoint, None]] = {}
+        self._load: dict[Endpoint, float] = {}
+        self._loads: list[float] = []  # a heap of those that had a bucket; empty ones go when met
+        self._heaped: set[float] = set()  # what lies in it, once each
+        for endpoint in endpoints:
+            self._place(endpoint, endpoint.in_flight / endpoint.weight)
+        if self.schedule:
+            start = random.randrange(len(self.schedule))
+            self._turn = cycle([*self.schedule[start:], *self.schedule[:start]]).__next__
             self.next = self._least
 
-    def _place(self, endpoint: Endpoint, level: int) -> None:
-        self._level[endpoint] = level
-        self._buckets.setdefault(level, {})[endpoint] = None
+    def _place(self, endpoint: Endpoint, load: float) -> None:
+        bucket = self._buckets.get(load)
+        if bucket is None:
+            bucket = self._buckets[load] = OrderedDict()
+            if load not in self._heaped:
+                self._heaped.add(load)
+                heappush(self._loads, load)
+        bucket[endpoint] = None
+        self._load[endpoint] = load
 
     def _least(self) -> Endpoint:
-        bucket = self._buckets[self._lowest]
-        endpoint = next(iter(bucket))
-        # Its turn is over even where its level stays: the next pick takes another of the bucket.
-        self._move(endpoint, (endpoint.in_flight + 1) // endpoint.weight)
+        loads = self._loads
+        while loads[0] not in self._buckets:
+            self._heaped.remove(heappop(loads))
+        bucket = self._buckets[loads[0]]
+        endpoint = self._turn()
+        if endpoint not in bucket:
+            endpoint = next(iter(bucket))
+        self._move(endpoint, (endpoint.in_flight + 1) / endpoint.weight)
         return endpoint
 
-    def _move(self, endpoint: Endpoint, level: int) -> None:
-        old = self._level[endpoint]
+    def _move(self, endpoint: Endpoint, load: float) -> None:
+        old = self._load[endpoint]
         bucket = self._buckets[old]
         del bucket[endpoint]
-        if not bucket and old != level:
+        if not bucket:
             del self._buckets[old]
-        self._place(endpoint, level)
-        if level < self._lowest:
-            self._lowest = level
-        elif old == self._lowest and old not in self._buckets:
-            while self._lowest not in self._buckets:
-                self._lowest += 1
+        self._place(endpoint, load)
 
     def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
         """Move it down."""
-        level = endpoint.in_flight // endpoint.weight
-        if self._level.get(endpoint, level) != level:
-            self._move(endpoint, level)
+        load = endpoint.in_flight / endpoint.weight
+        if self._load.get(endpoint, load) != load:
+            self._move(endpoint, load)
 
 
 class ConsistentHash(Balancer):
@@ -243,7 +257,7 @@ class ConsistentHash(Balancer):
         endpoints: Sequence[Endpoint],
         *,
         random: Random,
-        ring: "_Ring | None" = None,
+        ring: _Ring | None = None,
     ) -> None:
         """Args: ring: if it was made in slices."""
         super().__init__(endpoints, random=random)
@@ -259,11 +273,12 @@ class ConsistentHash(Balancer):
         if not self.endpoints:
             return None
         if key is None:
-            return self.random.choice(self.endpoints)
+            return self.ring.find(self.random.getrandbits(64))  # a chance by weight, as points are
         endpoint = self.ring.find(_hash(key))
-        if len(self._memo) >= _MEMO:
-            self._memo.clear()
-        self._memo[key] = endpoint
+        if len(key) <= _MEMO_KEY:
+            if len(self._memo) >= _MEMO:
+                self._memo.clear()
+            self._memo[key] = endpoint
         return endpoint
 
     def peek(self, key: bytes | None) -> list[tuple[Endpoint, float]]:
@@ -284,7 +299,6 @@ class _Ring:
         self.buckets: list[list[int]] = [[] for _ in range(_BUCKETS)]
         self.owners: dict[int, Endpoint] = {}
         self.points: dict[Endpoint, int] = {}  # how many each owns
-        self.unit = _POINTS
 
     def find(self, point: int) -> Endpoint:
         """The owner of the first point at or after this one."""
@@ -308,46 +322,67 @@ def _points_of(endpoint: Endpoint, first: int, last: int) -> list[int]:
     return points[first % 8 : first % 8 + last - first]
 
 
+def _points_wanted(endpoints: Sequence[Endpoint]) -> dict[Endpoint, int]:
+    """How many points each endpoint is to own.
+
+    As many per weight as make shares even, whoever else is a member: then a change moves only the keys
+    of those that changed. Where these would be too many in all, everybody has so much less; then a
+    change of one in n moves about another n-th of the keys, never more at a time.
+    """
+    weights = sum(endpoint.weight for endpoint in endpoints)
+    room = _MAX_POINTS - len(endpoints)
+    if weights * _POINTS <= room:
+        return {endpoint: endpoint.weight * _POINTS for endpoint in endpoints}
+    return {endpoint: max(1, endpoint.weight * room // weights) for endpoint in endpoints}
+
+
 def _grow(old: _Ring, endpoints: Sequence[Endpoint]) -> Slices[_Ring]:
     """A new ring from an old one, changed by the members that changed."""
-    weights = sum(endpoint.weight for endpoint in endpoints)
-    unit = max(1, min(_POINTS, _MAX_POINTS // max(1, weights)))
-    if unit < 8 and weights != len(endpoints):
-        weights = len(endpoints)
-    # Halving by powers of two keeps most points where they are while an upstream grows.
-    unit = 1 << (unit.bit_length() - 1)
     ring = _Ring()
-    ring.unit = unit
-    wanted = {endpoint: endpoint.weight * unit for endpoint in endpoints}
+    ring.points = wanted = _points_wanted(endpoints)
+    yield
     gone: set[int] = set()
     fresh: list[tuple[int, Endpoint]] = []
-    for done, (endpoint, count) in enumerate(old.points.items()):
-        kept = min(count, wanted.get(endpoint, 0))
-        if kept < count:
-            gone.update(_points_of(endpoint, kept, count))
-        if done % _SLICE == _SLICE - 1:
+    work = 0
+    for endpoint, count in old.points.items():
+        for first in range(min(count, wanted.get(endpoint, 0)), count, _SLICE * 2):
+            gone.update(_points_of(endpoint, first, min(count, first + _SLICE * 2)))
             yield
-    for done, (endpoint, count) in enumerate(wanted.items()):
-        had = min(old.points.get(endpoint, 0), count)
-        fresh += [(point, endpoint) for point in _points_of(endpoint, had, count)]
-        if done % (_SLICE // 8) == 0:
+        work += 1
+        if work % _SLICE == 0:
             yield
-    ring.points = wanted
-    sorted_in = len(fresh) > _SLICE
+    made = 0
+    for endpoint, count in wanted.items():
+        for first in range(old.points.get(endpoint, 0), count, _SLICE * 2):
+            points = _points_of(endpoint, first, min(count, first + _SLICE * 2))
+            fresh += [(point, endpoint) for point in points]
+            made += len(points) + 8  # a digest at least
+            if made >= _SLICE * 2:
+                made = 0
+                yield
+        work += 1
+        if work % _SLICE == 0:
+            yield
     for number in range(_BUCKETS):
         ring.buckets[number] = [point for point in old.buckets[number] if point not in gone]
         if number % 32 == 31:
             yield
     ring.owners = old.owners.copy()
+    yield
     for point in gone:
         ring.owners.pop(point, None)
-    for done, (point, endpoint) in enumerate(fresh):
+        work += 1
+        if work % (_SLICE * 8) == 0:
+            yield
+    sorted_in = len(fresh) > _SLICE
+    for point, endpoint in fresh:
         ring.owners[point] = endpoint
         if sorted_in:
             ring.buckets[point >> 56].append(point)
         else:
             insort(ring.buckets[point >> 56], point)
-        if done % (_SLICE * 4) == 0:
+        work += 1
+        if work % (_SLICE * 4) == 0:
             yield
     if sorted_in:
         for number, bucket in enumerate(ring.buckets):

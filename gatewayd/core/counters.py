@@ -48,7 +48,7 @@ class Histogram:
 class Summary(NamedTuple):
     """A window's figures, in seconds."""
 
-    count: int
+    size: int  # how many response times there are
     min: float
     mean: float
     max: float
@@ -128,7 +128,16 @@ class ListenerCounters:
 class UpstreamCounters:
     """An upstream's requests, however its members come and go."""
 
-    __slots__ = ("changes", "codes", "pending", "queue", "rejected", "response_header", "waited", "window")
+    __slots__ = (
+        "changes",
+        "codes",
+        "pending",
+        "queue",
+        "rejected",
+        "response_header",
+        "waited",
+        "window",
+    )
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}

@@ -11,15 +11,17 @@ MAX_WEIGHT: Final = 256
 
 HEALTHY: Final = "healthy"
 UNCHECKED: Final = "unchecked"  # no active check watches it
+SLOW_START: Final = "slow_start"  # serves with less than its weight
+HELD: Final = "held"  # gone from its source, which is not believed yet
 LEAVING: Final = "leaving"  # no longer a member, finishing what it has
 STATES: Final = (
     HEALTHY,
     UNCHECKED,
     "unhealthy",
     "ejected",
-    "slow_start",
+    SLOW_START,
     LEAVING,
-    "held",
+    HELD,
     "draining",
 )
 
@@ -71,7 +73,9 @@ class Endpoint:
         self.errors: dict[str, int] = {}
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.label} {self.state} weight={self.weight} in_flight={self.in_flight}>"
+        return (
+            f"<Endpoint {self.label} {self.state} weight={self.weight} in_flight={self.in_flight}>"
+        )
 
     @property
     def authority(self) -> bytes:
@@ -81,7 +85,7 @@ class Endpoint:
     @property
     def usable(self) -> bool:
         """Whether it may be picked."""
-        return self.weight > 0 and self.state in (HEALTHY, UNCHECKED)
+        return self.weight > 0 and self.state in (HEALTHY, UNCHECKED, SLOW_START, HELD)
 
 
 class Change(NamedTuple):

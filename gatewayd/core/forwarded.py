@@ -137,5 +137,7 @@ class Via:
     def is_in(self, lines: tuple[bytes, ...]) -> bool:
         """Whether the request has been here before."""
         return any(
-            self.pseudonym in member.split() for line in lines for member in value_of(line).split(b",")
+            self.pseudonym in member.split()
+            for line in lines
+            for member in value_of(line).split(b",")
         )

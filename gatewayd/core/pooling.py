@@ -68,7 +68,9 @@ class Ledger(Generic[C]):
         if not self.max_open:
             return True
         slot = self.slots.get(key)
-        return slot is None or slot.open < self.max_open or bool(slot.idle[FAST] or slot.idle[STOCK])
+        return (
+            slot is None or slot.open < self.max_open or bool(slot.idle[FAST] or slot.idle[STOCK])
+        )
 
     def opening(self, key: Hashable, kind: int) -> C | None:
         """Count a connection about to be opened.
@@ -86,7 +88,8 @@ class Ledger(Generic[C]):
             if others:
                 evicted = others.pop(0)
                 self.idle -= 1
-                self.closed(key)
+                slot.open -= 1  # not by `closed`, which forgets the slot with its last connection
+                self.open -= 1
         slot.open += 1
         self.open += 1
         return evicted

@@ -61,11 +61,12 @@ def _read_v1(data: bytes) -> Proxied | None:
         raise BadRequest("a malformed PROXY line")
     try:
         source = ip_address(match.group(2).decode("ascii"))
-        ip_address(match.group(3).decode("ascii"))
+        target = ip_address(match.group(3).decode("ascii"))
     except ValueError as error:
         raise BadRequest("a PROXY line with a bad address") from error
     port = int(match.group(5))
-    if (source.version == 4) != (match.group(1) == b"TCP4") or max(port, int(match.group(4))) > 65535:
+    version = 4 if match.group(1) == b"TCP4" else 6
+    if {source.version, target.version} != {version} or max(port, int(match.group(4))) > 65535:
         raise BadRequest("a PROXY line with an address of the other family, or a bad port")
     return Proxied(unmapped(str(source)), port, end + 2)
 

@@ -71,7 +71,9 @@ class Redirect:
             port: that the client connected to.
         """
         host = head.host
-        path = _SLASHES.sub("/", head.path.decode("ascii"))  # `//evil.example` would be another host
+        path = _SLASHES.sub(
+            "/", head.path.decode("ascii")
+        )  # `//evil.example` would be another host
         place = (
             self.to.replace("{query}", "\0")
             .replace("{host}", host)

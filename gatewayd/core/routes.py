@@ -17,14 +17,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import unquote_to_bytes
 
 from gatewayd.core.errors import NoMethod, NoRoute
 from gatewayd.core.messages import RequestHead
 from gatewayd.core.regexes import LIMIT, search
 
 METHOD: Final = "its methods do not include this one"
-_BORDER: Final = re.compile(rb"[/;]")
+_PIECES: Final = re.compile(rb"[/;][^/;]*").finditer
 
 
 class Condition:
@@ -87,7 +87,7 @@ class Match:
             if not condition.holds(head.get_all(condition.key)):
                 return f"header {condition!r} does not hold"
         if self.query:
-            given = parse_qs(head.query[1:], keep_blank_values=True, max_num_fields=None)
+            given = _parameters(head.query[1:])
             for condition in self.query:
                 if not condition.holds(given.get(condition.name.encode(), [])):
                     return f"query {condition!r} does not hold"
@@ -98,7 +98,9 @@ class Match:
     def covers_host(self, host: str) -> bool:
         """Whether one of the hosts is, or is a wildcard above, this one."""
         return not self.hosts or any(
-            host.endswith(wanted[1:]) if wanted[0] == "*" else host == wanted
+            (host.endswith(wanted[1:]) and len(host) >= len(wanted))
+            if wanted[0] == "*"
+            else host == wanted
             for wanted in self.hosts
         )
 
@@ -122,6 +124,15 @@ def below(path: bytes, prefix: bytes) -> bool:
     return prefix[-1:] == b"/" or not rest or rest[:1] in (b"/", b";")
 
 
+def _parameters(query: bytes) -> dict[bytes, list[bytes]]:
+    """The values of a query's parameters; urllib's parse_qs fails on bytes that are no ASCII."""
+    given: dict[bytes, list[bytes]] = {}
+    for pair in query.replace(b"+", b" ").split(b"&"):
+        name, _, value = pair.partition(b"=")
+        given.setdefault(unquote_to_bytes(name), []).append(unquote_to_bytes(value))
+    return given
+
+
 class Route:
     """A named way from a match to a leaf."""
 
@@ -140,7 +151,7 @@ class Route:
 
 
 class _Node:
-    """A segment of the tree of prefixes."""
+    """A piece of the tree of prefixes: a segment or a parameter, with the `/` or `;` before it."""
 
     def __init__(self) -> None:
         self.below: dict[bytes, _Node] = {}
@@ -164,11 +175,11 @@ class _Rungs:
             self.regexes.append(route)
         else:
             node = self.root
-            segments = [segment for segment in match.prefix.split(b"/")[1:] if segment]
-            for segment in segments:
-                node = node.below.setdefault(segment, _Node())
-            slashed = match.prefix[-1:] == b"/" and segments
-            (node.slashed if slashed else node.routes).append(route)
+            slashed = match.prefix[-1:] == b"/"
+            pieces = [piece.group() for piece in _PIECES(match.prefix)]
+            for piece in pieces[:-1] if slashed else pieces:
+                node = node.below.setdefault(piece, _Node())
+            (node.slashed if slashed and len(pieces) > 1 else node.routes).append(route)
 
     def sort(self) -> None:
         for routes in self.exact.values():
@@ -197,22 +208,16 @@ class _Rungs:
         """Walk down as long as a prefix goes on, then come back up."""
         node = self.root
         found: list[list[Route]] = []
-        at = 1
-        size = len(path)
-        while node.below and at < size:
-            border = _BORDER.search(path, at)
-            end = border.start() if border is not None else size
-            child = node.below.get(path[at:end])
+        for piece in _PIECES(path):
+            child = node.below.get(piece.group())
             if child is None:
                 break
             node = child
             if node.routes:
                 found.append(node.routes)
+            end = piece.end()
             if node.slashed and path[end : end + 1] == b"/":
                 found.append(node.slashed)
-            if path[end : end + 1] == b";":
-                break
-            at = end + 1
         for routes in reversed(found):
             yield from routes
 
@@ -297,7 +302,9 @@ def tried_in_order(routes: Iterable[Route]) -> Iterator[tuple[str, int]]:
     counts: dict[str, int] = {}
     for route in routes:
         for host in route.match.hosts or ("",):
-            counts[host] = counts.get(host, 0) + (route.match.regex is not None) + route.match.weight
+            counts[host] = (
+                counts.get(host, 0) + (route.match.regex is not None) + route.match.weight
+            )
     yield from counts.items()
 
 

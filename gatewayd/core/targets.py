@@ -44,6 +44,8 @@ def split_target(target: bytes) -> tuple[bytes, bytes, bytes]:
     if scheme.lower() not in (b"http", b"https") or not rest:
         raise BadRequest("the target is neither a path nor an absolute http URI")
     authority, slash, below = rest.partition(b"/")
+    if not authority:
+        raise BadRequest("an absolute http URI without a host")  # RFC 9110 §4.2.1
     return authority, slash + below or b"/", query
 
 
@@ -62,8 +64,8 @@ def normal_path(path: bytes, *, merge_slashes: bool = True, reject_slash: bool =
         return path
     if path == b"*":
         return path
-    if b"\\" in path:
-        raise BadRequest("a backslash in the path")
+    if b"\\" in path or b"\0" in path:
+        raise BadRequest("a backslash or a NUL in the path")
     if b"%" in path:
         path = _ESCAPE.sub(_unescape, path)
         if reject_slash and b"%2F" in path:

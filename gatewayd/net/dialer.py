@@ -15,7 +15,7 @@ from gatewayd.net.transports import EagerClient
 
 class _Connector(tcp.Connector):
     def _makeTransport(self) -> EagerClient:
-        return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)  # type: ignore[no-untyped-call]
+        return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class _Once(ClientFactory):
@@ -61,6 +61,8 @@ class Dialer:
         Returns:
             A call that gives up; `failed` is called then too.
         """
-        connector = _Connector(host, port, _Once(protocol, failed), timeout or None, None, self._reactor)  # type: ignore[no-untyped-call]
-        connector.connect()  # type: ignore[no-untyped-call]
+        seconds: Any = timeout or None
+        factory = _Once(protocol, failed)
+        connector = _Connector(host, port, factory, seconds, None, self._reactor)
+        connector.connect()
         return connector.disconnect  # type: ignore[no-any-return]

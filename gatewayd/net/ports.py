@@ -60,12 +60,13 @@ def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str,
         with socket.socket(fileno=os.dup(fd)) as probe:
             family = probe.family
             probe.setblocking(False)
-        kind = _UnixPort if family == socket.AF_UNIX else _Port
-        port = kind._fromListeningDescriptor(reactor, fd, *([] if kind is _UnixPort else [family]), factory)  # type: ignore[no-untyped-call,attr-defined]
+        adopt: Any = (_UnixPort if family == socket.AF_UNIX else _Port)._fromListeningDescriptor
+        port = adopt(reactor, fd, *([] if family == socket.AF_UNIX else [family]), factory)
     elif address.kind == "unix":
-        port = _UnixPort(address.host, factory, BACKLOG, mode=0o666, reactor=reactor, wantPID=True)  # type: ignore[no-untyped-call]
+        path: Any = address.host
+        port = _UnixPort(path, factory, BACKLOG, mode=0o666, reactor=reactor, wantPID=True)
     else:
-        port = _Port(address.port, factory, BACKLOG, address.host, reactor)  # type: ignore[no-untyped-call]
+        port = _Port(address.port, factory, BACKLOG, address.host, reactor)
     port.startListening()
     return port
 

@@ -34,12 +34,12 @@ class LeanReactor(epollreactor.EPollReactor):
             if selectable is None:
                 continue  # closed by an earlier event of this batch
             if event != _EPOLLIN:
-                log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)  # type: ignore[no-untyped-call]
+                log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
                 continue
             try:
                 why = selectable.doRead()
             except Exception as error:
-                log.err()  # type: ignore[no-untyped-call]
+                log.err()
                 why = error
             if why:
                 self._disconnectSelectable(selectable, why, True)
@@ -55,5 +55,5 @@ def install() -> bool:
     """
     if "twisted.internet.reactor" in sys.modules:
         return False
-    installReactor(LeanReactor())  # type: ignore[no-untyped-call]
+    installReactor(LeanReactor())
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet import main
@@ -72,7 +73,7 @@ class Pump:
         self._ended = ended
         self._inside = 0  # bytes in the pipe
         self._waiting = False
-        self._pipe = _pipes.pop() if _pipes else _new_pipe()
+        self._pipe: Any = _pipes.pop() if _pipes else _new_pipe()
         source.doRead = self._read
         sink.doWrite = self._write
         source.startReading()
@@ -102,7 +103,10 @@ class Pump:
         while self._left and taken < _PIPE:
             try:
                 size = os.splice(
-                    self._source.socket.fileno(), self._pipe[1], min(self._left, _PIPE), flags=_FLAGS
+                    self._source.socket.fileno(),
+                    self._pipe[1],
+                    min(self._left, _PIPE),
+                    flags=_FLAGS,
                 )
             except BlockingIOError:
                 break
@@ -165,8 +169,6 @@ class Pump:
 
 def _new_pipe() -> tuple[int, int]:
     pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with suppress(OSError):  # over the user's share of pipe memory: 64 KiB work as well
         fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, _PIPE)
-    except OSError:
-        pass  # over the user's share of pipe memory: 64 KiB work as well
     return pipe

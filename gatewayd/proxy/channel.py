@@ -55,7 +55,7 @@ class ServerChannel:
     wakes: float = INFINITY
     exchange: Exchange | None = None
 
-    def __init__(self, listener: "Listener", origin: Origin) -> None:
+    def __init__(self, listener: Listener, origin: Origin) -> None:
         """Args: listener: whose limits and timeouts hold. origin: of its requests."""
         self._listener = listener
         self._context = listener.context
@@ -109,7 +109,7 @@ class ServerChannel:
             if exchange is not None:
                 exchange.bytes_in += len(data)
                 exchange.way.tunnel_client_data(exchange, data)
-        elif awaits == _ANSWER or awaits == _FLUSH:
+        elif awaits in (_ANSWER, _FLUSH):
             self._hold(data)
         elif awaits == _PROXY:
             self._read_proxy(data)
@@ -544,7 +544,7 @@ class ServerChannel:
             self._check_progress(now)
         elif awaits == _IDLE:
             self._leave()
-        elif awaits == _HEAD or awaits == _PROXY:
+        elif awaits in (_HEAD, _PROXY):
             if self._buffer:
                 self._refuse(SlowRequest("the head did not come within timeouts.header"))
             else:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from secrets import token_hex
 from time import time
-from typing import Any, Final
+from typing import Final
 
 from gatewayd.core.counters import Counters
 from gatewayd.core.deadlines import Wheel
@@ -44,7 +44,7 @@ class Context:
         self._date_until = -1.0
 
     @classmethod
-    def standalone(cls, clock: Callable[[], float], wheel: Wheel) -> "Context":
+    def standalone(cls, clock: Callable[[], float], wheel: Wheel) -> Context:
         """One for a leaf that serves in somebody else's Site: its own names and figures, no log."""
         prefix = token_hex(4).encode()
         return cls(

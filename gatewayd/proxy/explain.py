@@ -55,7 +55,7 @@ def explain(
         raise ValueError("write a URL such as https://api.example.com/v1/x, or a path")
     host = "localhost" if parts.netloc == "-" else parts.netloc.rpartition("@")[2]
     origin = Origin(
-        listener=listener.name,
+        listener=listener.label,
         peer=client or "127.0.0.1",
         scheme=parts.scheme,
         port=parts.port or _PORTS[parts.scheme],
@@ -104,7 +104,11 @@ def _asked(
     """The exchange that the request would be."""
     target = path + (f"?{query}" if query else "")
     named = {line.partition(":")[0].lower() for line in headers}
-    lines = [f"{method} {target} HTTP/1.1", *([] if "host" in named else [f"Host: {host}"]), *headers]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        *([] if "host" in named else [f"Host: {host}"]),
+        *headers,
+    ]
     block = "\r\n".join(lines).encode("utf-8")
     head: RequestHead = read_request(block, listener.path_rules, listener.limits.max_headers)
     exchange = Exchange(head, None, origin, 0.0)

@@ -38,7 +38,9 @@ from gatewayd.proxy.resource import Leaf
 from gatewayd.proxy.tunnel import Tunnel
 from gatewayd.upstreams.upstream import Split, Upstream
 
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 §9.2.2
+IDEMPOTENT: Final = frozenset(
+    (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
+)  # RFC 9110 §9.2.2
 
 
 class Forwarding:
@@ -131,7 +133,7 @@ class ReverseProxyResource(Leaf):
             return path
         return (self._rewrite or _AS_IT_IS).apply(path, upstream.base_path)
 
-    def _wait(self, exchange: Exchange, waiting: "Deferred[Any]", then: Any) -> None:
+    def _wait(self, exchange: Exchange, waiting: Deferred[Any], then: Any) -> None:
         """Go on when a Deferred fires; meanwhile the client is not read."""
         exchange.waiting = waiting
         exchange.waited_since = self.context.clock()
@@ -140,7 +142,7 @@ class ReverseProxyResource(Leaf):
         if exchange.deadline < exchange.wakes:
             self.context.wheel.arm(exchange, exchange.deadline)
         waiting.addCallbacks(
-            self._come, self._wait_failed, (exchange, then), None, (exchange,), None
+            self._come, self._wait_failed, callbackArgs=(exchange, then), errbackArgs=(exchange,)
         )
 
     def _come(self, found: Any, exchange: Exchange, then: Any) -> None:
@@ -238,7 +240,9 @@ class ReverseProxyResource(Leaf):
 
     # --- what the client's side tells
 
-    def request_body(self, exchange: Exchange, piece: bytes, ended: bool, trailers: list[bytes]) -> None:
+    def request_body(
+        self, exchange: Exchange, piece: bytes, ended: bool, trailers: list[bytes]
+    ) -> None:
         """A piece of the request's body."""
         if ended:
             exchange.deadline = exchange.received + self._request_timeout

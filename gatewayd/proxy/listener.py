@@ -91,6 +91,7 @@ class Listener(Service):
         on_full: told, with a message, when accepting pauses.
         """
         self.setName(name)
+        self.label = name
         self.address = address
         self.root = root
         self.context = context
@@ -152,7 +153,7 @@ class Listener(Service):
             peer = peer[7:]
         where = self.port.getHost() if self.port is not None else None
         origin = Origin(
-            listener=self.name,
+            listener=self.label,
             peer=peer,
             scheme="http",
             port=getattr(where, "port", 0),
@@ -223,7 +224,7 @@ class Listener(Service):
         """Let keep-alive end by `Connection: close`, or go on as before."""
         self.draining = draining
 
-    def drain(self) -> "Deferred[None]":
+    def drain(self) -> Deferred[None]:
         """Accept nobody else, and let everybody finish.
 
         Returns:

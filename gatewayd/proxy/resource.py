@@ -51,7 +51,7 @@ class Leaf(Way):
             self.begin(exchange)
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> "Leaf":
+    def getChildWithDefault(self, name: bytes, request: Any) -> Leaf:
         """Twisted: never asked of a leaf."""
         return self
 
@@ -112,7 +112,9 @@ class Root(Leaf):
 class RedirectResource(Leaf):
     """Sends the client elsewhere."""
 
-    def __init__(self, context: Context, redirect: Redirect, *, response_edits: Edits | None = None):
+    def __init__(
+        self, context: Context, redirect: Redirect, *, response_edits: Edits | None = None
+    ):
         """Args: redirect: where to."""
         super().__init__(context, response_edits=response_edits)
         self.redirect = redirect

@@ -11,7 +11,9 @@ from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.flow import Flow
 
-_SITES_OWN = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
+_SITES_OWN = frozenset(
+    (b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade")
+)
 
 
 class SiteClient:

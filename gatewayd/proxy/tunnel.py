@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Tunnel(Way):
     """Carries what ReverseProxyResource has switched; one for each of these."""
 
-    def __init__(self, leaf: "ReverseProxyResource", context: Context) -> None:
+    def __init__(self, leaf: ReverseProxyResource, context: Context) -> None:
         """Args: leaf: that ends the exchange's accounts."""
         super().__init__(context)
         self._leaf = leaf

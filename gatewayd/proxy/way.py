@@ -82,7 +82,9 @@ class Way:
 
     # --- what the client's side tells
 
-    def request_body(self, exchange: Exchange, piece: bytes, ended: bool, trailers: list[bytes]) -> None:
+    def request_body(
+        self, exchange: Exchange, piece: bytes, ended: bool, trailers: list[bytes]
+    ) -> None:
         """A piece of the request's body; nobody wants it."""
 
     def request_failed(self, exchange: Exchange, error: GatewayError) -> None:

@@ -46,7 +46,9 @@ _MAX_INTERIM: Final = 16  # 1xx heads before a final one: no server needs more t
 class Timeouts:
     """An upstream's timeouts in seconds, 0 = never."""
 
-    def __init__(self, *, connect: float, response_header: float, read: float, write: float) -> None:
+    def __init__(
+        self, *, connect: float, response_header: float, read: float, write: float
+    ) -> None:
         """Args: as in the configuration."""
         self.connect = connect
         self.response_header = response_header
@@ -116,7 +118,9 @@ class UpstreamConnection:
 
     # --- the way's side: sending
 
-    def send(self, exchange: Exchange, data: bytes, *, chunked: bool, ended: bool, read: float) -> None:
+    def send(
+        self, exchange: Exchange, data: bytes, *, chunked: bool, ended: bool, read: float
+    ) -> None:
         """Send a request's head, with what there is of its body.
 
         Args:
@@ -303,7 +307,11 @@ class UpstreamConnection:
     def _try_splice(self, exchange: Exchange, body: Body) -> None:
         """Let the kernel move the rest of a long body, where both sides are plain sockets."""
         sink = exchange.client.splice_sink()
-        if sink is None or not splice.possible(self.transport, sink) or not isinstance(body, Length):
+        if (
+            sink is None
+            or not splice.possible(self.transport, sink)
+            or not isinstance(body, Length)
+        ):
             return
 
         def moved(size: int) -> None:
@@ -330,7 +338,9 @@ class UpstreamConnection:
         try:
             self._pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
         except OSError:
-            exchange.client.watch(self)  # no descriptors left for a pipe: the ordinary way serves too
+            exchange.client.watch(
+                self
+            )  # no descriptors left for a pipe: the ordinary way serves too
 
     def _switch(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         if not exchange.head.upgrade:
@@ -406,7 +416,9 @@ class UpstreamConnection:
             if now - self._stalled < self._timeouts.write:
                 self._arm(now + self._timeouts.write / 4)
                 return
-            self._fail(RequestTimeout("the endpoint took no byte of the body within timeouts.write"))
+            self._fail(
+                RequestTimeout("the endpoint took no byte of the body within timeouts.write")
+            )
         elif self._awaits == _BODY:
             self._fail(BodyCut("no byte of the body within timeouts.read"))
         elif now >= exchange.deadline:

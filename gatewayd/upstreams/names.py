@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, NamedTuple
@@ -118,7 +119,9 @@ class StaticMembers(Service):
         self._warn = warn
         self._known: dict[str, list[str]] = {}  # addresses by name, the last that were good
         self._failing: set[str] = set()
-        self._names = sorted({each.address.host for each in members if not is_ip(each.address.host)})
+        self._names = sorted(
+            {each.address.host for each in members if not is_ip(each.address.host)}
+        )
         self._waiting: set[str] = set()
         self._round = 0
         self._timer: Any = None
@@ -145,9 +148,7 @@ class StaticMembers(Service):
         self._waiting = set(self._names)
         this_round = self._round
         for name in self._names:
-            self._resolver.resolve(
-                name, lambda found, name=name: self._answered(this_round, name, found)
-            )
+            self._resolver.resolve(name, partial(self._answered, this_round, name))
         self._timer = self._clock.callLater(self._timeout, self._timed_out)
 
     def _answered(self, this_round: int, name: str, found: list[str]) -> None:
@@ -189,5 +190,7 @@ class StaticMembers(Service):
                 members.append(Member(address, weight, "static", written))
                 continue
             for found in self._known.get(address.host, ()):
-                members.append(Member(Address("tcp", found, address.port), weight, "static", written))
+                members.append(
+                    Member(Address("tcp", found, address.port), weight, "static", written)
+                )
         self._upstream.set_members(members)

@@ -12,9 +12,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import TimeoutError as DialTimeout
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
-from twisted.internet.protocol import Factory
 
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import Endpoint
@@ -88,7 +88,7 @@ class HTTPConnectionPool:
 
     def acquire(
         self, endpoint: Endpoint, *, repeatable: bool = True, fresh: bool = False
-    ) -> "UpstreamConnection | Deferred[UpstreamConnection]":
+    ) -> UpstreamConnection | Deferred[UpstreamConnection]:
         """Get a connection for one request.
 
         Args:
@@ -110,7 +110,7 @@ class HTTPConnectionPool:
                 return connection
         return self._open(endpoint)
 
-    def _open(self, endpoint: Endpoint) -> "Deferred[UpstreamConnection]":
+    def _open(self, endpoint: Endpoint) -> Deferred[UpstreamConnection]:
         evicted = self.ledger.opening(endpoint, FAST)
         if evicted is not None:
             self._close_evicted(evicted)
@@ -145,7 +145,9 @@ class HTTPConnectionPool:
         """A connection's response is complete and nothing came after it."""
         if self._closed or not self.ledger.keep(connection.endpoint, FAST, connection):
             if self._trace.on:
-                self._trace.write(f"keeps no connection to {connection.endpoint.label}: enough are idle")
+                self._trace.write(
+                    f"keeps no connection to {connection.endpoint.label}: enough are idle"
+                )
             connection.close()
             return
         seconds = self._idle_timeout
@@ -173,7 +175,7 @@ class HTTPConnectionPool:
 
     # --- Twisted's seam: IAgent's pool
 
-    def getConnection(self, key: Hashable, endpoint: Any) -> "Deferred[Any]":
+    def getConnection(self, key: Hashable, endpoint: Any) -> Deferred[Any]:
         """Twisted's HTTPConnectionPool.getConnection: a stock protocol for a stock Agent.
 
         Args:
@@ -198,14 +200,14 @@ class HTTPConnectionPool:
         if evicted is not None:
             self._close_evicted(evicted)
 
-        def quiescent(protocol: HTTP11ClientProtocol) -> None:
+        def quiescent(protocol: Any) -> None:
             if self._closed or not self.ledger.keep(key, STOCK, protocol):
                 protocol.transport.loseConnection()
             elif self._idle_timeout:
                 timer = self._reactor.callLater(self._idle_timeout, expired, protocol)
                 self._stock_timers[protocol] = timer
 
-        def expired(protocol: HTTP11ClientProtocol) -> None:
+        def expired(protocol: Any) -> None:
             self._stock_timers.pop(protocol, None)
             self.ledger.drop(key, STOCK, protocol)
             protocol.transport.loseConnection()
@@ -233,7 +235,7 @@ class HTTPConnectionPool:
             else:
                 connection.transport.loseConnection()
 
-    def closeCachedConnections(self) -> "Deferred[None]":
+    def closeCachedConnections(self) -> Deferred[None]:
         """Twisted's name: close all idle connections; what is busy closes when it is done."""
         for key in list(self.ledger.slots):
             for kind, connection in self.ledger.forget(key):

@@ -33,7 +33,7 @@ class _Waiter:
 
     wakes: float = INFINITY
 
-    def __init__(self, upstream: "Upstream", key: bytes | None, since: float) -> None:
+    def __init__(self, upstream: Upstream, key: bytes | None, since: float) -> None:
         self.deadline = INFINITY
         self.key = key
         self.since = since
@@ -111,11 +111,13 @@ class Upstream:
             pool.freed = self._slot_freed
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.name} endpoints={len(self.endpoints)} waiting={len(self._waiting)}>"
+        return (
+            f"<Upstream {self.name} endpoints={len(self.endpoints)} waiting={len(self._waiting)}>"
+        )
 
     # --- picking
 
-    def choose(self) -> "Upstream":
+    def choose(self) -> Upstream:
         """The upstream that a request goes to: this one (Split chooses among several)."""
         return self
 
@@ -124,7 +126,7 @@ class Upstream:
         """Whether a request has a chance: a member is usable, or a first membership may come."""
         return not self.known or bool(self.balancer.endpoints)
 
-    def pick(self, key: bytes | None) -> "Endpoint | Deferred[Endpoint]":
+    def pick(self, key: bytes | None) -> Endpoint | Deferred[Endpoint]:
         """Choose an endpoint, and count a request in flight there until `released`.
 
         Args:
@@ -183,7 +185,7 @@ class Upstream:
 
     # --- waiting
 
-    def _wait(self, key: bytes | None) -> "Deferred[Endpoint]":
+    def _wait(self, key: bytes | None) -> Deferred[Endpoint]:
         if len(self._waiting) >= self._max_pending or not self._pending_timeout:
             self.counters.rejected += 1
             raise QueueFull(f"upstream {self.name}: {len(self._waiting)} requests wait already")

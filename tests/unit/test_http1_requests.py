@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.core.errors import GatewayError
+from gatewayd.core.errors import BadRequest, GatewayError
 from gatewayd.core.messages import RequestHead
 from gatewayd.http1 import requests
 from gatewayd.http1.requests import PathRules, host_name, read_length, read_request
@@ -75,8 +75,6 @@ def host(value: bytes) -> bytes:
 
 LINE = "a malformed request line"
 VERSION = "an HTTP version that is neither 1.1 nor 1.0"
-FORM = "the target is neither a path nor an absolute http URI"
-BYTE = "the target holds a byte that no URI may hold"
 FIELD = "a malformed header field"
 HOST = "a malformed Host"
 LABEL = "a Host with an empty label"
@@ -87,7 +85,6 @@ BOTH = "Content-Length beside Transfer-Encoding"
 LAST = "chunked is not the last transfer coding"
 CODING = "a malformed Transfer-Encoding"
 TWO_CODINGS = "more than one Transfer-Encoding"
-UP = "the path leads above the root"
 
 TE = b"Transfer-Encoding: "
 CL = b"Content-Length: "
@@ -176,63 +173,7 @@ REFUSED: dict[str, list[bytes]] = {
             b"pri / HTTP/1.1",
         ]
     ],
-    FORM: [
-        get(target=target)
-        for target in [
-            b"",
-            b"a",
-            b"a:80",
-            b"?a=b",
-            b"\\a",
-            b"*a",
-            b"*?a",
-            b"ftp://a/",
-            b"ws://a/",
-            b"http:/a",
-            b"http:a",
-            b"http://",
-            b"http://?a",
-            b"javascript:a",
-            b"httpx://a/",
-            b"://a/",
-        ]
-    ],
-    BYTE: [
-        *(
-            get(target=b"/a" + bytes([byte]))
-            for byte in range(256)
-            if not 0x21 <= byte <= 0x7E
-            if byte != 0x20
-        ),
-        *(get(target=b"/?" + bytes([byte])) for byte in (0x00, 0x09, 0x0D, 0x0A, 0x7F, 0x80, 0xE9)),
-        get(target=b"/#"),
-        get(target=b"/a#b"),
-        get(target=b"/?a#b"),
-        get(target=b"#"),
-        get(target=b"http://a#b"),
-    ],
     "the target * is for OPTIONS alone": [get(target=b"*"), first(b"HEAD * HTTP/1.1")],
-    "a bad escape in the path": [
-        get(target=target) for target in [b"/%", b"/%4", b"/%zz", b"/%4g", b"/%%41", b"/%u0041"]
-    ],
-    "an escaped NUL or backslash in the path": [
-        get(target=target) for target in [b"/%00", b"/a%5cb", b"/a%5Cb"]
-    ],
-    "a backslash in the path": [get(target=b"/a\\b"), get(target=b"/..\\a")],
-    UP: [
-        get(target=target)
-        for target in [
-            b"/..",
-            b"/../a",
-            b"/%2e%2e/a",
-            b"/.%2E/a",
-            b"/a/../../b",
-            b"/./../a",
-            b"//../a",
-            b"/..;a/b",
-            b"http://a/../b",
-        ]
-    ],
     FIELD: [
         get(line)
         for line in [
@@ -473,6 +414,57 @@ REFUSED: dict[str, list[bytes]] = {
         for value in [b"a b", b"close, a b", b"a, \xe9", b"a;b", b'"close"', b"close; a", b"@"]
     ],
 }
+
+# Targets of no form that RFC 9112 §3.2 allows, or with bytes, escapes or dots that nobody may send
+# (core.targets has the words; here it counts that no head with one is read).
+BAD_TARGETS: list[bytes] = [
+    b"",
+    b"a",
+    b"a:80",
+    b"?a=b",
+    b"\\a",
+    b"*a",
+    b"*?a",
+    b"ftp://a/",
+    b"ws://a/",
+    b"http:/a",
+    b"http:a",
+    b"http://",
+    b"http://?a",
+    b"javascript:a",
+    b"httpx://a/",
+    b"://a/",
+    b"http:///a",
+    b"https:///",
+    b"http://?",
+    b"/%",
+    b"/%4",
+    b"/%zz",
+    b"/%4g",
+    b"/%%41",
+    b"/%u0041",
+    b"/%00",
+    b"/a%5cb",
+    b"/a%5Cb",
+    b"/a\\b",
+    b"/..\\a",
+    b"/..",
+    b"/../a",
+    b"/%2e%2e/a",
+    b"/.%2E/a",
+    b"/a/../../b",
+    b"/./../a",
+    b"//../a",
+    b"/..;a/b",
+    b"http://a/../b",
+    b"/#",
+    b"/a#b",
+    b"/?a#b",
+    b"#",
+    b"http://a#b",
+    *(b"/a" + bytes([byte]) for byte in [*range(0x20), *range(0x7F, 256)]),
+    *(b"/?" + bytes([byte]) for byte in [*range(0x20), *range(0x7F, 256)]),
+]
 
 NO_CODING = "a transfer coding that is not supported"
 NO_EXPECT = "an Expect other than 100-continue"
@@ -773,6 +765,18 @@ class ReadRequestTests(SynchronousTestCase):
         for _ in range(2):
             self.check(rows)
 
+    def test_bad_targets(self) -> None:
+        """No head is read whose target is malformed or leads above the root."""
+        rows = [(target, outcome(get(target=target))) for target in BAD_TARGETS]
+        self.assertEqual(
+            [
+                row
+                for row in rows
+                if not isinstance(row[1], tuple) or row[1][:2] != ("BadRequest", 400)
+            ],
+            [],
+        )
+
     def test_refused_otherwise(self) -> None:
         """What RFC 9110 has another status for gets it."""
         self.check(OTHERWISE)
@@ -798,10 +802,7 @@ class ReadRequestTests(SynchronousTestCase):
         keep = PathRules(merge_slashes=False)
         self.assertEqual(outcome(get(target=b"/a//b"), keep), {**PLAIN, "path": b"/a//b"})
         strict = PathRules(reject_slash=True)
-        self.assertEqual(
-            outcome(get(target=b"/a%2fb"), strict),
-            ("BadRequest", 400, "an encoded slash in the path"),
-        )
+        self.assertRaises(BadRequest, read_request, get(target=b"/a%2fb"), strict, 0)
 
     def test_length(self) -> None:
         """Digits alone, at most 2^63 - 1 (RFC 9110 §8.6)."""

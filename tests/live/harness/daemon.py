@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live.harness.client import RawClient, Response
 from tests.live.harness.waiting import eventually
@@ -251,6 +252,19 @@ class Daemon:
         response = self.ask_admin("GET", "/metrics")
         assert response.status == 200, response
         return response.body.decode()
+
+    def samples(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+        """The samples of a metric (`gatewayd_` left out) that have these labels."""
+        return [
+            (dict(sample.labels), sample.value)
+            for family in text_string_to_metric_families(self.metrics())
+            for sample in family.samples
+            if sample.name == f"gatewayd_{name}" and labels.items() <= sample.labels.items()
+        ]
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels; 0 where there is none."""
+        return sum(value for _, value in self.samples(name, **labels))
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:

@@ -1,0 +1,65 @@
+# `make run` and `make test` are all that a fresh machine needs; both make their own environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SECONDS ?= 600
+
+.PHONY: run test unit live lint fuzz packaging debian-set coverage benchmark benchmark-quick profile memprofile clean
+
+run: $(STAMP)
+	$(BIN)/gatewayd demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# Everything that must hold before a change lands; slower runs have targets of their own.
+test: lint coverage live packaging debian-set
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The same tests under both runners: pytest for people, trial because a Twisted project is read by it.
+unit: $(STAMP)
+	$(BIN)/python -m twisted.trial --temp-directory=build/trial tests.unit
+	$(BIN)/python -m pytest tests/unit
+
+coverage: unit
+	$(BIN)/coverage run --data-file=build/coverage -m pytest tests/unit
+	$(BIN)/coverage report --data-file=build/coverage --fail-under=100
+
+live: $(STAMP)
+	$(BIN)/python -m pytest tests/live
+	$(BIN)/python -m tests.fuzz --seconds 20
+
+packaging: $(STAMP)
+	$(BIN)/python -m tests.packaging
+
+# Debian 12's own packages, the other set that must work.
+debian-set:
+	sh tests/debian_set.sh
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+benchmark: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+benchmark-quick: $(STAMP)
+	$(BIN)/python -m benchmarks --quick
+
+profile: $(STAMP)
+	$(BIN)/python -m benchmarks.profile
+
+memprofile: $(STAMP)
+	$(BIN)/python -m benchmarks.memprofile
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
