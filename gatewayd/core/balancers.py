@@ -30,9 +30,7 @@ _SLICE: Final = 500  # endpoints between two yields: about a millisecond of work
 _MAX_POINTS: Final = 262_144  # of a whole ring: 10,000 members have 25 each
 _POINTS: Final = 128  # per unit of weight where there is room: shares within about 9% (ketama: 160)
 _MEMO: Final = 65_536
-_MEMO_KEY: Final = (
-    256  # bytes of a key that is remembered: strangers choose keys, and 64 KiB is one
-)
+_MEMO_KEY: Final = 256  # bytes of a key that is remembered: strangers choose keys, at any length
 _BUCKETS: Final = 256
 
 T = TypeVar("T")

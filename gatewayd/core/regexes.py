@@ -3,19 +3,37 @@
 Python's engine backtracks: some patterns take time exponential in their input. Rather than guard
 each match with a timer, such patterns are refused when the configuration is read, by a walk over
 the parsed pattern. The rules err on the safe side; what they refuse can be written otherwise.
-What is let through is at worst quadratic, and never sees more than LIMIT bytes.
+
+Two questions are asked. Within whatever is repeated, the next byte must say how to go on: then there
+is one way through the repeat, however long the text. Elsewhere there may be choices, each made once:
+where a search begins (without `^`), where a repeat ends that could eat what follows it, whether
+something optional is there. The ways that they leave multiply, and a pattern is refused where ways
+times steps are over what LIMIT bytes may cost.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 LIMIT: Final = 4096  # bytes that a pattern ever sees; longer input never matches
 _MANY: Final = 32  # a repeat that may run so much longer than its least counts as unbounded
 _ALL: Final = frozenset(range(256))
+_NONE: Final[frozenset[int]] = frozenset()
+_REPEATS: Final = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
+_ATOMS: Final = ("LITERAL", "NOT_LITERAL", "ANY", "IN")
 _parser: Any = importlib.import_module("re._parser")
+
+# What a step costs, in sixteenths of a step of a repeated byte or class, and what a match may cost in
+# all: LIMIT * LIMIT steps of such a repeat take 70 ms, the budget 100 ms (docs/performance.md).
+_STEP: Final = 16
+_FOLDED_STEP: Final = 32  # without regard to case
+_GROUP_STEP: Final = 80  # of a repeated group; worst with a capture in it
+_BYTE: Final = 2  # of a fixed byte that comes after a choice
+_CLASS: Final = 7
+_BRANCH: Final = 12
+_BUDGET: Final = 24 * LIMIT * LIMIT
 
 
 def compile_safe(pattern: str) -> re.Pattern[bytes]:
@@ -30,9 +48,10 @@ def compile_safe(pattern: str) -> re.Pattern[bytes]:
     try:
         compiled = re.compile(pattern.encode())
         parsed = _parser.parse(pattern.encode())
+        flags = int(parsed.state.flags) | _scoped_flags(pattern)
+        _Walk(flags).whole(list(parsed))
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"no regular expression: {error}") from error
-    _Walk(bool(parsed.state.flags & re.IGNORECASE)).sequence(list(parsed), repeated=False)
     return compiled
 
 
@@ -41,45 +60,200 @@ def search(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes] | None:
     return pattern.search(text) if len(text) <= LIMIT else None
 
 
+def _scoped_flags(pattern: str) -> int:
+    """Flags that hold for a group alone, as in `(?i:a)`; taken as if they held for all."""
+    letters = "".join(re.findall(r"\(\?([a-z]+)", pattern))
+    return (re.IGNORECASE if "i" in letters else 0) | (re.MULTILINE if "m" in letters else 0)
+
+
+class _Ways(NamedTuple):
+    """In how many ways a place in the pattern can be reached, and what was met since the latest choice."""
+
+    ways: int = 1
+    last: int = 1  # of these by the latest choice
+    since: tuple[frozenset[int], ...] = ()  # what must stand between that choice and here
+    period: int = 1  # how far apart a text can repeat that
+    tail: float = 0  # what checking it costs, for one way
+
+
 class _Walk:
-    """One pass over a parsed pattern."""
+    """One pass over a parsed pattern; `follow` is always what may come next, as a set of bytes."""
 
-    def __init__(self, ignore_case: bool) -> None:
-        self._ignore_case = ignore_case
+    def __init__(self, flags: int) -> None:
+        self._ignore_case = bool(flags & re.IGNORECASE)
+        self._lines = bool(flags & re.MULTILINE)
+        self._at = _Ways()
 
-    def sequence(self, items: list[Any], *, repeated: bool) -> None:
-        """Check items that follow one another; `repeated`: within an unbounded repeat."""
-        open_sets: list[frozenset[int]] = []  # of unbounded repeats that may still be eating
-        for operator, argument in self._flat(items):
+    def whole(self, items: list[Any]) -> None:
+        """Check a pattern."""
+        items = self._flat(items)
+        if not (items and self._begins(items[0])):
+            self._choose(LIMIT)
+        self._sequence(items, _NONE, ends=True)
+
+    # --- choices, outside of repeats
+
+    def _choose(self, ways: int, tail: float = 0) -> None:
+        self._at = _Ways(self._at.ways * ways, ways, tail=tail)
+
+    def _spend(self, ways: int, cost: float) -> None:
+        if ways * cost > _BUDGET:
+            raise ValueError(
+                "what it repeats can match a long text in too many ways; begin it with ^, or let "
+                "what follows a repeat begin with something that the repeat cannot eat"
+            )
+
+    def _sequence(self, items: list[Any], follow: frozenset[int], *, ends: bool) -> None:
+        """Items that follow one another, each of which is met once; `ends`: the pattern ends there."""
+        items = self._flat(items)
+        free = len(items)  # from here on nothing can fail
+        while ends and free and str(items[free - 1][0]) in _REPEATS and not items[free - 1][1][0]:
+            free -= 1
+        eating: list[frozenset[int]] = []  # the sets of unbounded repeats that may still go on
+        for number, (operator, argument) in enumerate(items):
             name = str(operator)
-            if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            after = self._first(items[number + 1 :], follow)
+            last = ends and number >= free - 1
+            if name in _REPEATS:
                 low, high, body = argument
-                inner = list(body)
-                unbounded = int(high) - int(low) > _MANY
-                if unbounded and repeated:
-                    raise ValueError("a repeat within a repeat can take exponential time")
-                self.sequence(inner, repeated=repeated or int(high) > _MANY)
-                eaten = self._bytes_of(inner)
-                if unbounded:
-                    if any(eaten & before for before in open_sets):
+                if high - low > _MANY:
+                    if any(self._first(list(body), _NONE) & before for before in eating):
                         raise ValueError(
                             "two repeats side by side that can eat the same text take too long"
                         )
-                    open_sets = [*open_sets, eaten] if int(low) == 0 else [eaten]
-                elif int(low) > 0:
-                    open_sets = []
+                    eats = self._bytes_of(list(body))
+                    eating = [*eating, eats] if low == 0 else [eats]
+                elif low:
+                    eating = []
+                self._repeat(low, high, body, after, last)
+                continue
+            eating = []
+            if name in _ATOMS:
+                self._must(self._bytes_of([(operator, argument)]), name == "IN")
             elif name == "BRANCH":
-                self._branches([list(branch) for branch in argument[1]], repeated)
-                open_sets = []
-            elif name in ("GROUPREF", "GROUPREF_EXISTS"):
-                raise ValueError("backreferences can take exponential time")
-            elif name in ("ASSERT", "ASSERT_NOT"):
-                raise ValueError("lookahead and lookbehind are not supported here")
+                self._branch([list(branch) for branch in argument[1]], after, last)
             elif name == "ATOMIC_GROUP":
-                self.sequence(list(argument), repeated=repeated)
-                open_sets = []
-            elif name != "AT":
-                open_sets = []
+                self._sequence(list(argument), after, ends=last)
+            else:
+                self._refuse_rare(name)
+
+    def _must(self, eats: frozenset[int], is_class: bool) -> None:
+        """A byte that has to be there."""
+        ways, last, since, period, tail = self._at
+        since = (*since, eats)
+        # A text in which much of what has to be there begins at many places costs most.
+        while period < len(since) and any(
+            one.isdisjoint(other) for one, other in zip(since, since[period:], strict=False)
+        ):
+            period += 1
+        price = _CLASS if is_class or self._ignore_case else _BYTE
+        self._at = _Ways(ways, last, since, period, tail + price / period)
+        self._spend(ways, self._at.tail)
+
+    def _repeat(self, low: int, high: int, body: Any, follow: frozenset[int], last: bool) -> None:
+        inner = self._flat(list(body))
+        first = self._first(inner, _NONE)
+        fixed = self._is_fixed(inner)
+        if high < 2:
+            before = self._at
+            if not low and (first & follow or not fixed):
+                self._choose(2)
+            self._sequence(inner, follow, ends=last)
+            if not low:  # what stands in something optional need not be there
+                self._at = (
+                    before
+                    if fixed and self._at.ways == before.ways
+                    else self._at._replace(since=())
+                )
+            return
+        eats = self._bytes_of(inner)
+        least, most = body.getwidth()
+        atom = len(body) == 1 and str(body[0][0]) in _ATOMS
+        if not atom:
+            self._loop(inner, least, first, high > _MANY)
+        if last:
+            high = low  # it can stop there, since nothing after it can fail
+        step = _FOLDED_STEP if self._ignore_case and eats != _ALL else _STEP
+        step = step if atom else _GROUP_STEP // least
+        ways = self._at.ways
+        if any(eats.isdisjoint(must) for must in self._at.since):
+            # From different ends of the latest choice it eats different texts, LIMIT in all.
+            ways //= self._at.last
+        self._spend(ways, min(LIMIT, high * most) * step)
+        if (low < high and first & follow) if fixed else eats & follow:
+            self._choose(
+                min(LIMIT, high - low + 1 if fixed else high * most - low * least + 1), step
+            )
+        elif low:
+            self._at = self._at._replace(since=(*self._at.since, eats))
+
+    def _branch(self, branches: list[list[Any]], follow: frozenset[int], last: bool) -> None:
+        before = self._at._replace(tail=self._at.tail + _BRANCH)
+        self._spend(before.ways, before.tail)
+        ways = before.ways
+        for branch in branches:
+            self._at = before
+            self._sequence(branch, follow, ends=last)
+            ways = max(ways, self._at.ways)
+        alike = 1 + self._alike(branches)
+        self._at = before
+        if ways > before.ways or alike > 1:
+            self._at = _Ways(ways * alike, tail=before.tail)
+
+    # --- one way only, within repeats
+
+    def _loop(self, items: list[Any], least: int, again: frozenset[int], many: bool) -> None:
+        """What is repeated; `again`: what it begins with, `many`: so often that it counts as unbounded."""
+        if not least:
+            raise ValueError("a repeat of what can be empty can take exponential time")
+        self._plain(items, again, many)
+
+    def _plain(self, items: list[Any], follow: frozenset[int], many: bool) -> None:
+        """Items within a repeat: the next byte must say how to go on."""
+        items = self._flat(items)
+        for number, (operator, argument) in enumerate(items):
+            name = str(operator)
+            after = self._first(items[number + 1 :], follow)
+            if name in _REPEATS:
+                low, high, body = argument
+                if many and high - low > _MANY:
+                    raise ValueError("a repeat within a repeat can take exponential time")
+                first = self._first(list(body), _NONE)
+                if low < high and first & after:
+                    raise ValueError(
+                        "what is optional within a repeat and can begin like what follows takes "
+                        "exponential time"
+                    )
+                if high < 2:
+                    self._plain(list(body), after, many)
+                else:
+                    self._loop(list(body), body.getwidth()[0], first | after, many or high > _MANY)
+            elif name == "BRANCH":
+                branches = [list(branch) for branch in argument[1]]
+                if self._alike(branches):
+                    raise ValueError(
+                        "alternatives within a repeat that can begin alike take exponential time"
+                    )
+                for branch in branches:
+                    self._plain(branch, after, many)
+            elif name == "ATOMIC_GROUP":
+                self._plain(list(argument), after, many)
+            elif name not in _ATOMS:
+                self._refuse_rare(name)
+
+    # --- what is asked of parts
+
+    def _refuse_rare(self, name: str) -> None:
+        if name in ("GROUPREF", "GROUPREF_EXISTS"):
+            raise ValueError("backreferences can take exponential time")
+        if name in ("ASSERT", "ASSERT_NOT"):
+            raise ValueError("lookahead and lookbehind are not supported here")
+
+    def _begins(self, item: Any) -> bool:
+        return str(item[0]) == "AT" and (
+            str(item[1]) == "AT_BEGINNING_STRING"
+            or (str(item[1]) == "AT_BEGINNING" and not self._lines)
+        )
 
     def _flat(self, items: list[Any]) -> list[Any]:
         """Groups that are not repeated are nothing but their content."""
@@ -91,27 +265,68 @@ class _Walk:
                 flat.append((operator, argument))
         return flat
 
-    def _branches(self, branches: list[list[Any]], repeated: bool) -> None:
-        seen: frozenset[int] = frozenset()
-        for branch in branches:
-            self.sequence(branch, repeated=repeated)
-            first = self._first_of(branch)
-            if repeated and (not first or first & seen):
-                raise ValueError(
-                    "alternatives within a repeat that can begin alike take exponential time"
-                )
-            seen |= first
+    def _is_fixed(self, items: list[Any]) -> bool:
+        """Whether there is one way through it, and one length for each of its alternatives."""
+        for operator, argument in self._flat(items):
+            name = str(operator)
+            if name in _REPEATS:
+                low, high, body = argument
+                if low < high or not self._is_fixed(list(body)):
+                    return False
+            elif name == "BRANCH":
+                if self._alike(list(argument[1])) or not all(map(self._is_fixed, argument[1])):
+                    return False
+            elif name not in _ATOMS:
+                return False
+        return True
 
-    def _first_of(self, items: list[Any]) -> frozenset[int]:
-        """Bytes that a sequence can begin with; empty if it can be empty."""
-        first: frozenset[int] = frozenset()
-        for item in self._flat(items):
-            if str(item[0]) == "AT":
-                continue
-            first |= self._bytes_of([item])
-            if not (str(item[0]).endswith("REPEAT") and int(item[1][0]) == 0):
-                return first
-        return frozenset()
+    def _alike(self, branches: list[Any]) -> int:
+        """How many branches could match where an earlier one does: none of their first bytes tells."""
+        leads = [self._lead(list(branch)) for branch in branches]
+        return sum(
+            any(
+                not any(one.isdisjoint(other) for one, other in zip(lead, before, strict=False))
+                for before in leads[:number]
+            )
+            for number, lead in enumerate(leads)
+        )
+
+    def _lead(self, items: list[Any]) -> list[frozenset[int]]:
+        """The bytes that a sequence has to begin with, as far as that is certain."""
+        lead: list[frozenset[int]] = []
+        for operator, argument in self._flat(items):
+            name = str(operator)
+            if name in _ATOMS:
+                lead.append(self._bytes_of([(operator, argument)]))
+            elif name != "AT":
+                if name in _REPEATS and argument[0]:
+                    lead.append(self._first(list(argument[2]), _NONE) or _ALL)
+                break
+        return lead
+
+    def _first(self, items: list[Any], follow: frozenset[int]) -> frozenset[int]:
+        """Bytes that a sequence can begin with; with `follow` too where it can be empty."""
+        first: frozenset[int] = _NONE
+        for operator, argument in self._flat(items):
+            name = str(operator)
+            if name in _REPEATS:
+                first |= self._first(list(argument[2]), _NONE)
+                if argument[0] and argument[2].getwidth()[0]:
+                    return first
+            elif name == "BRANCH":
+                for branch in argument[1]:
+                    first |= self._first(list(branch), _NONE)
+                if all(branch.getwidth()[0] for branch in argument[1]):
+                    return first
+            elif name == "ATOMIC_GROUP":
+                first |= self._first(list(argument), _NONE)
+                if argument.getwidth()[0]:
+                    return first
+            elif name in _ATOMS:
+                return first | self._bytes_of([(operator, argument)])
+            elif name == "AT" and str(argument) in ("AT_END", "AT_END_STRING") and not self._lines:
+                return first  # nothing can follow
+        return first | follow
 
     def _bytes_of(self, items: list[Any]) -> frozenset[int]:
         """Bytes that any of the items can match."""
@@ -126,7 +341,7 @@ class _Walk:
                 found |= _ALL
             elif name == "IN":
                 found |= self._class(argument)
-            elif name.endswith("REPEAT"):
+            elif name in _REPEATS:
                 found |= self._bytes_of(list(argument[2]))
             elif name == "BRANCH":
                 for branch in argument[1]:

@@ -164,9 +164,7 @@ class Chunked:
                 self._state = _TRAILERS
                 self._extensions = 0  # from here on it counts the trailers
         elif state == _DATA_END:
-            if line:
-                raise self._fault("chunk data longer than its size")
-            self._state = _SIZE_LINE
+            self._state = _SIZE_LINE  # _take_line let pass nothing but its CRLF
         elif line:
             kind = _trailers.known.get(line, -1)
             if kind < 0:

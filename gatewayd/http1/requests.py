@@ -15,7 +15,6 @@ from gatewayd.core.messages import (
     CHUNKED,
     CONNECTION,
     CONTENT_LENGTH,
-    DROP,
     EXPECT,
     FORWARDED,
     HOST,
@@ -144,8 +143,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
             if value_of(line).lower() != b"100-continue":
                 raise BadRequest("an Expect other than 100-continue", status=417)
             head.expects = head.version == 11
-        elif kind != DROP:
-            kept.append(line)
+        # and DROP, which goes no further
     if chunked:
         if length >= 0:
             raise BadRequest("Content-Length beside Transfer-Encoding")

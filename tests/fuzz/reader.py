@@ -123,7 +123,7 @@ def read_chunked(data: bytes, at: int) -> tuple[bytes, list[bytes], int]:
         _want(data[at + size : at + size + 2] == b"\r\n", "a chunk without an end")
         body += data[at : at + size]
         at += size + 2
-    trailers = []
+    trailers: list[bytes] = []
     while True:
         end = data.find(b"\r\n", at)
         _want(end >= 0, "trailers without an end")
