@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.load import last_json
 from benchmarks.machine import CHECKOUT
-from benchmarks.plan import Plan
+from benchmarks.plan import QUICK_PEERS, Plan
 from benchmarks.processes import Child
 from benchmarks.stage import Proxy, Stage
 from benchmarks.upstream import FILES, GIB, MIB
@@ -55,19 +55,19 @@ CASES: Final = {
     "1 GiB tunnel": Body("tunnel", "1g", connections=1),
 }
 _QUICK: Final = ("10 MiB down", "10 MiB up")
-_QUICK_PEERS: Final = ("gatewayd", "nginx", "haproxy", "go")
+_QUICK_TOTAL: Final = 160 * MIB
 
 
 def run(plan: Plan) -> None:
     """CPU-ms per GiB and MB/s of every peer for every kind of body."""
-    names = _QUICK_PEERS if plan.quick else tuple(peer.name for peer in plan.peers())
+    names = QUICK_PEERS if plan.quick else tuple(peer.name for peer in plan.peers())
     with plan.stage(*names, *(() if plan.quick else ("haproxy no splice",))) as stage:
 
         def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
             body = CASES[case]
             if body.kind == "tunnel" and not proxy.peer.tunnels:
                 return {}
-            total = min(body.total, GIB // 4) if plan.quick else body.total
+            total = min(body.total, _QUICK_TOTAL) if plan.quick else body.total
             return transfer(stage, proxy, body, total)
 
         plan.interleave(stage.run_all(), list(_QUICK if plan.quick else CASES), once)
@@ -93,7 +93,7 @@ def transfer(stage: Stage, proxy: Proxy, body: Body, total: int) -> dict[str, fl
         cwd=CHECKOUT,
     )
     try:
-        child.wait(120)
+        child.wait(90)
     except TimeoutError:
         child.stop()
     spent = proxy.child.cpu_ns() - spent

@@ -9,37 +9,37 @@ from typing import Final
 
 from benchmarks.load import last_json
 from benchmarks.peers.golang import build
-from benchmarks.plan import Plan
+from benchmarks.plan import QUICK_PEERS, Plan
 from benchmarks.processes import Child
 from benchmarks.stage import Proxy, Stage
 
 TITLE: Final = "Latency"
 RATES: Final = (500, 2000, 5000)
 DIRECT: Final = "none (direct)"
-_STREAMS: Final = 20
 _EVENTS: Final = 5
 _PAUSE_MS: Final = 20
 
 
 def run(plan: Plan) -> None:
     """p50, p99 and p99.9 at fixed rates; time to first byte and delay of events of a stream."""
-    with plan.stage() as stage:
+    with plan.stage(*(QUICK_PEERS if plan.quick else ())) as stage:
         lack = build("fixedrate", stage.directory)
         if lack:
             plan.missing["fixed-rate generator"] = lack
         proxies = stage.run_all()
+        streams = 5 if plan.quick else 20
         cases = [] if lack else [f"{rate}/s" for rate in ((2000,) if plan.quick else RATES)]
 
         def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
             if case == "stream":
-                return stream(proxy.port)
+                return stream(proxy.port, streams)
             found = fixed_rate(stage, proxy.port, int(case[:-2]), plan, number)
             plan.check(proxy, case, found.pop("failures"))
             return dict(found)
 
         def direct(case: str, number: int) -> None:
             if case == "stream":
-                found = stream(stage.upstream.sink_port)
+                found = stream(stage.upstream.sink_port, streams)
             else:
                 found = dict(fixed_rate(stage, stage.upstream.port, int(case[:-2]), plan, number))
                 found.pop("failures")
@@ -53,7 +53,7 @@ def run(plan: Plan) -> None:
 
 def fixed_rate(stage: Stage, port: int, rate: int, plan: Plan, number: int) -> dict[str, float]:
     """One run of the open-loop generator, peers/fixedrate.go; every proxy meets the same arrivals."""
-    warm, seconds = (0.5, 1.5) if plan.quick else (1.0, 5.0)
+    warm, seconds = (0.3, 1.0) if plan.quick else (1.0, 5.0)
     child = Child(
         [
             *(str(stage.directory / "fixedrate"), f"-address=127.0.0.1:{port}", f"-rate={rate}"),
@@ -72,7 +72,7 @@ def fixed_rate(stage: Stage, port: int, rate: int, plan: Plan, number: int) -> d
     return {key: found[key] for key in ("p50", "p99", "p999", "late99", "failures")}
 
 
-def stream(port: int) -> dict[str, float | None]:
+def stream(port: int, streams: int) -> dict[str, float | None]:
     """Time to first byte, and from the origin's sending of each further event to its arrival."""
     first: list[float] = []
     delays: list[float] = []
@@ -80,7 +80,7 @@ def stream(port: int) -> dict[str, float | None]:
     request = f"GET {path} HTTP/1.1\r\nHost: www.example.com\r\nAccept: text/event-stream\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(_STREAMS):
+        for _ in range(streams):
             asked = time.monotonic_ns()
             connection.sendall(request.encode())
             got = b""

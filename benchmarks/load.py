@@ -7,14 +7,19 @@ counted by the upstream, so that a proxy's own bookkeeping plays no part.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from benchmarks.machine import CHECKOUT, tool
 from benchmarks.processes import Child
 from benchmarks.stage import Proxy, Stage
+
+_LONGEST: Final = 120  # seconds that a load may last
+_LAST_ANSWERS: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -53,26 +58,24 @@ def measure(stage: Stage, proxy: Proxy, load: Load) -> Window:
     Raises:
         RuntimeError: wrk did not do its work.
     """
-    duration = load.warm + load.seconds + 0.5
-    if load.least:
-        duration += 60
-    run = start(stage, proxy.port, load, duration)
+    run = start(stage, proxy.port, load)
     try:
         time.sleep(load.warm)
         _await(stage, run, load.least)
         window = look(stage, proxy, run, load.seconds)
+        run.signal(signal.SIGINT)  # wrk stops and reports
+        run.wait(_LAST_ANSWERS)
     except BaseException:
         run.stop()
         raise
-    if load.least:
-        run.stop()  # wrk has no end but its time; an interrupt makes it report
-        return window
-    result = _result(run, duration)
-    return Window(**{**window.__dict__, "errors": result["errors"]})
+    result = last_json(run.output)
+    if not result:
+        raise RuntimeError(f"wrk said nothing: {run.said()}")
+    return replace(window, errors=int(result["errors"]))
 
 
-def start(stage: Stage, port: int, load: Load, duration: float) -> Child:
-    """Start wrk for so many seconds."""
+def start(stage: Stage, port: int, load: Load) -> Child:
+    """Start wrk; it ends when it is interrupted, or by itself at last."""
     program = tool("wrk")
     if program is None:
         raise RuntimeError("wrk is missing: it makes the load")
@@ -80,7 +83,7 @@ def start(stage: Stage, port: int, load: Load, duration: float) -> Child:
     return Child(
         [
             *(program, "--threads", "1", "--connections", str(load.connections)),
-            *("--duration", f"{max(1, round(duration))}s", "--timeout", "60s"),
+            *("--duration", f"{_LONGEST}s", "--timeout", f"{_LONGEST}s"),
             *("--script", str(script), f"http://127.0.0.1:{port}/", "--"),
             *(load.mode, str(load.number)),
         ],
@@ -123,14 +126,6 @@ def _await(stage: Stage, run: Child, least: int) -> None:
         if not run.running:
             raise RuntimeError(f"wrk ended: {run.said()}")
         time.sleep(0.2)
-
-
-def _result(run: Child, duration: float) -> dict[str, float]:
-    run.wait(duration + 60)
-    result = last_json(run.output)
-    if not result:
-        raise RuntimeError(f"wrk said nothing: {run.said()}")
-    return result
 
 
 def last_json(output: Path) -> dict[str, float]:

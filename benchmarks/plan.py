@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.figures import Figures, shuffled
 from benchmarks.peers import Peer
@@ -17,6 +18,8 @@ from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.twistedweb import TwistedWeb
 from benchmarks.stage import Proxy, Stage
+
+QUICK_PEERS: Final = ("gatewayd", "nginx", "haproxy", "go")
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Plan:
     figures: Figures = field(default_factory=Figures)
     missing: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    _failed: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def peers(self, *names: str) -> list[Peer]:
         """The peers of that name that are wanted; without names, those of every table."""
@@ -92,10 +96,16 @@ class Plan:
         number: int,
         measure: Callable[[Proxy, str, int], dict[str, float | None]],
     ) -> None:
-        """Measure once; a failure costs this figure and is told at the end."""
+        """Measure once; a failure costs this figure and is told at the end.
+
+        What has failed twice is not tried again: most failures take as long as a timeout.
+        """
+        if self._failed[proxy.name, case] > 1:
+            return
         try:
             found = measure(proxy, case, number)
         except (RuntimeError, OSError) as error:
+            self._failed[proxy.name, case] += 1
             self.failures.append(f"{proxy.name}, {case}: {error}")
             self.say(f"  ! {self.failures[-1]}")
         else:

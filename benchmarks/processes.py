@@ -94,6 +94,11 @@ class Child:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"{self.command[0]} still runs after {seconds:.0f} s") from error
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it still runs; it alone, not its family."""
+        if self.running:
+            self._process.send_signal(number)
+
     def stop(self) -> None:
         """End it and what it started: politely, then not."""
         family = tree(self.pid)

@@ -32,6 +32,7 @@ _TABLES: Final = {  # part -> figures that get a table, with a heading
         "p50": "Median",
         "p99": "99th percentile",
         "p999": "99.9th percentile",
+        "late99": "The generator's own lateness, 99th percentile",
         "ttfb": "Time to first byte of a stream",
         "event": "Delay of a stream's event, median",
         "event99": "Delay of a stream's event, 99th percentile",
@@ -47,11 +48,12 @@ _NOTES: Final = {
     "small": "1 KiB answers, nine request headers, 64 kept connections, three endpoints. "
     "*same*: every request alike; *varied*: cookie, trace id and query differ in each; "
     "*answers*: path and the response's head differ as well. Where a proxy did not use up its core, "
-    "its requests per second are the load's limit (≥).",
+    "its requests per second are a lower bound (≥): the load, or others on the machine, set it.",
     "bodies": "nginx is set to stream bodies (no temporary files), HAProxy to splice. "
     "Up to four connections at once.",
     "latency": "Open loop, Poisson arrivals, 64 kept connections; a request's time counts from when "
-    "it was due. The generator's own lateness is in the results file (`late99`).",
+    "it was due. How late the generator itself was and what the way without a proxy takes show how "
+    "quiet the machine was: what others did on it is in every tail.",
     "scaling": "Requests go to all hosts, prefixes and endpoints in turn. Every busy client "
     "connection holds an upstream connection too.",
     "idle": "Each connection made one request and stays. What the kernel keeps for sockets does not "
@@ -90,19 +92,21 @@ def _head(results: dict[str, Any]) -> list[str]:
         str(sorted(one.items())): one for one in map(_undated, machines.values())
     }.values():
         lines += ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in machine.items()), ""]
-    lines.append("| part | measured | rounds | peers missing |")
-    lines.append("| --- | --- | --- | --- |")
+    lines.append("| part | measured | commit | rounds | peers missing |")
+    lines.append("| --- | --- | --- | --- | --- |")
     for name, part in results["parts"].items():
         missing = "; ".join(f"{peer}: {_cell(why)}" for peer, why in part["missing"].items())
         quick = ", quick" if part["quick"] else ""
+        machine = part["machine"]
         lines.append(
-            f"| {name} | {part['machine']['date']} | {part['rounds']}{quick} | {missing or 'none'} |"
+            f"| {name} | {machine['date']} | {machine['commit']} | {part['rounds']}{quick} "
+            f"| {missing or 'none'} |"
         )
     return lines
 
 
 def _undated(machine: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in machine.items() if key != "date"}
+    return {key: value for key, value in machine.items() if key not in ("date", "commit")}
 
 
 def _goals(parts: dict[str, Figures]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from benchmarks.load import Load, measure
@@ -121,7 +122,10 @@ def _measured(
     plan: Plan, stage: Stage, load: Load
 ) -> Callable[[Proxy, str, int], dict[str, float | None]]:
     def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
-        window = measure(stage, proxy, load)
+        if plan.quick:
+            window = measure(stage, proxy, replace(load, warm=load.warm / 2, seconds=1.0))
+        else:
+            window = measure(stage, proxy, load)
         plan.check(proxy, case, window.errors)
         return {"cpu": window.cpu_us, "rate": window.rate}
 

@@ -19,6 +19,7 @@ _HEAD: Final = (
     b"%b %b HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n%b\r\n"
 )
 _CHUNK: Final = 64 * 1024  # of a chunked upload
+_PATIENCE: Final = 15.0  # seconds without a byte
 KINDS: Final = ("down", "chunked", "up", "up-chunked", "tunnel")
 
 
@@ -57,7 +58,7 @@ def take(connection: socket.socket, reader: Reader, kind: str, size: int) -> Non
 
 def transfer(port: int, kind: str, path: bytes, size: int, count: int, failures: list[str]) -> None:
     """One connection's share."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     reader = Reader(connection)
     try:

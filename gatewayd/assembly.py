@@ -8,16 +8,22 @@ from typing import Any
 
 from gatewayd.config import schema
 from gatewayd.core.addresses import Networks
+from gatewayd.core.breaker import Breaker, BreakerRules
 from gatewayd.core.counters import Counters
+from gatewayd.core.health import ActiveRules, Health, PassiveRules
+from gatewayd.core.limits import AdaptiveLimit, RateLimit
 from gatewayd.core.messages import Edits
+from gatewayd.core.retries import RetryPolicy
 from gatewayd.core.rewrites import Redirect, Rewrite
 from gatewayd.core.routes import Match, Route, Table
 from gatewayd.core.tracing import Trace
 from gatewayd.http1.requests import PathRules
 from gatewayd.proxy.context import Context
+from gatewayd.proxy.filters import Filters, RateRule
 from gatewayd.proxy.forward import Forwarding, ReverseProxyResource
 from gatewayd.proxy.listener import ClientTimeouts, Limits, Listener
 from gatewayd.proxy.resource import Leaf, RedirectResource, RespondResource, Root
+from gatewayd.upstreams.checker import Check, HealthChecker, HttpCheck, TcpCheck
 from gatewayd.upstreams.connection import Timeouts
 from gatewayd.upstreams.names import Resolver, StaticMember, StaticMembers
 from gatewayd.upstreams.pool import HTTPConnectionPool
@@ -39,6 +45,7 @@ class Shared:
         inherited: Mapping[str, int],
         traces: Mapping[str, Trace],
         warn: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
         """Args:
         reactor: Twisted's.
@@ -47,7 +54,7 @@ class Shared:
         resolver: of endpoints that are names.
         inherited: sockets by name.
         traces: debug output by subsystem.
-        warn: takes a message for people.
+        warn, notice: take messages for people.
         """
         self.reactor = reactor
         self.context = context
@@ -56,6 +63,7 @@ class Shared:
         self.inherited = inherited
         self.traces = traces
         self.warn = warn
+        self.notice = notice
 
     @property
     def counters(self) -> Counters:
@@ -66,6 +74,7 @@ class Shared:
 def build_upstream(name: str, config: schema.Upstream, shared: Shared) -> Upstream:
     """An upstream without members, with its pool."""
     timeouts = config.timeouts
+    breaker = _build_breaker(config)
     pool = HTTPConnectionPool(
         shared.reactor,
         max_idle=config.pool.max_idle,
@@ -97,7 +106,82 @@ def build_upstream(name: str, config: schema.Upstream, shared: Shared) -> Upstre
         hash_key=config.hash_key,
         base_path=config.base_path,
         via=config.via,
+        health=_build_health(config, breaker),
+        breaker=Breaker(breaker) if breaker is not None else None,
+        adaptive=(
+            AdaptiveLimit(least=config.adaptive_limit.min, most=config.adaptive_limit.max)
+            if config.adaptive_limit is not None
+            else None
+        ),
+        notice=shared.notice,
         trace=shared.traces["balancers"],
+    )
+
+
+def _build_breaker(config: schema.Upstream) -> BreakerRules | None:
+    rules = config.circuit_breaker
+    if rules is None:
+        return None
+    return BreakerRules(
+        error_rate=rules.error_rate,
+        window=rules.window,
+        min_requests=rules.min_requests,
+        open_for=rules.open_for,
+    )
+
+
+def _build_health(config: schema.Upstream, breaker: BreakerRules | None) -> Health:
+    passive, check = config.passive_health, config.health_check
+    return Health(
+        passive=(
+            PassiveRules(
+                consecutive_failures=passive.consecutive_failures,
+                eject_for=passive.eject_for,
+                max_ejected=passive.max_ejected,
+            )
+            if isinstance(passive, schema.PassiveHealth)
+            else None
+        ),
+        active=(
+            ActiveRules(healthy=check.healthy, unhealthy=check.unhealthy)
+            if check is not None
+            else None
+        ),
+        breaker=breaker,
+        slow_start=config.slow_start,
+        panic_threshold=config.panic_threshold,
+    )
+
+
+def build_checker(
+    upstream: Upstream, config: schema.Upstream, shared: Shared
+) -> HealthChecker | None:
+    """The service that checks an upstream's endpoints, where that is configured."""
+    wanted = config.health_check
+    if wanted is None:
+        return None
+    check: Check
+    if wanted.tcp:
+        check = TcpCheck(shared.reactor, wanted.port)
+    else:
+        check = HttpCheck(
+            shared.reactor,
+            path=wanted.path,
+            expect=wanted.expect,
+            body=wanted.body,
+            host=wanted.host,
+            headers=wanted.headers,
+            port=wanted.port,
+            timeout=wanted.timeout,
+        )
+    return HealthChecker(
+        upstream,
+        check,
+        shared.reactor,
+        shared.random,
+        interval=wanted.interval,
+        timeout=wanted.timeout,
+        trace=shared.traces["health"],
     )
 
 
@@ -140,7 +224,32 @@ def build_routes(
     ]
 
 
+def _build_filters(route: schema.Route, shared: Shared) -> Filters | None:
+    limit = route.rate_limit
+    rate: RateRule | None = None
+    if limit is not None:
+        burst = limit.burst or max(1, int(limit.rate))
+        rate = RateRule(RateLimit(rate=limit.rate, burst=burst, max_keys=limit.max_keys), limit.by)
+    if not (route.allow or route.deny or rate is not None or route.max_concurrent):
+        return None
+    return Filters(
+        shared.counters.route(route.name),
+        allow=Networks(route.allow) if route.allow else None,
+        deny=Networks(route.deny) if route.deny else None,
+        rate=rate,
+        max_concurrent=route.max_concurrent,
+    )
+
+
 def _build_leaf(route: schema.Route, upstreams: Mapping[str, Upstream], shared: Shared) -> Leaf:
+    leaf = _build_plain_leaf(route, upstreams, shared)
+    leaf.filters = _build_filters(route, shared)
+    return leaf
+
+
+def _build_plain_leaf(
+    route: schema.Route, upstreams: Mapping[str, Upstream], shared: Shared
+) -> Leaf:
     response_edits = _build_edits(route.response_headers)
     if route.redirect is not None:
         redirect = Redirect(route.redirect.to, route.redirect.status)
@@ -173,6 +282,13 @@ def _build_leaf(route: schema.Route, upstreams: Mapping[str, Upstream], shared: 
             request_timeout=route.timeouts.request,
             tunnel_timeout=route.timeouts.tunnel,
             stream_timeout=route.timeouts.stream,
+            retries=RetryPolicy(
+                attempts=route.retries.attempts,
+                when=route.retries.when,
+                methods=route.retries.methods,
+                budget=route.retries.budget,
+                buffer=route.retries.buffer,
+            ),
         ),
     )
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from threading import Event, Thread
 from time import gmtime, strftime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.logger import ILogObserver, LogLevel, formatEvent
 from zope.interface import implementer
@@ -29,6 +29,15 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 _ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
 _AGENTS: Final = 1024
+_STREAMS: Final = ("-", "stderr")
+
+
+class _Job(NamedTuple):
+    """Something for a writer's thread."""
+
+    lines: bytes = b""
+    fd: int = -1  # where the next ones go
+    done: Event | None = None
 
 
 class LineWriter:
@@ -45,14 +54,21 @@ class LineWriter:
             OSError: the file cannot be opened.
         """
         self.target = target
-        self.dropped = 0  # lines
         self._complain = complain
-        self._fd = _open(target)
-        self._queue: SimpleQueue[tuple[bytes, Event | None] | None] = SimpleQueue()
+        self._fd = _open(target)  # the thread's, once it runs
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._refused = 0  # lines, by too many that wait
+        self._lost = 0  # lines, by a write that failed
         self._waiting = 0
         self._written = 0
         self._failing = False
         self._started = False
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were never written."""
+        return self._refused + self._lost
 
     def __repr__(self) -> str:
         return f"<LineWriter {self.target} dropped={self.dropped}>"
@@ -71,47 +87,57 @@ class LineWriter:
             count: how many they are.
         """
         if self._waiting - self._written > WAITING:
-            self.dropped += count
+            self._refused += count
             return
         self._waiting += len(lines)
-        self._queue.put((lines, None))
+        self._queue.put(_Job(lines=lines))
 
     def reopen(self) -> None:
-        """Open the file anew: it was rotated away. A file that cannot be opened keeps the old one."""
-        if self.target in ("-", "stderr"):
+        """Open the file anew: it was rotated away. A file that cannot be opened keeps the old one.
+
+        Lines handed over before still go to the old one, whole; the thread changes over after them.
+        """
+        if self.target in _STREAMS or self._closed:
             return
         try:
             fd = _open(self.target)
         except OSError as error:
             self._complain(f"log {self.target} cannot be opened anew: {error.strerror}; going on")
             return
-        old, self._fd = self._fd, fd
-        self.flush(1.0)
-        os.close(old)
+        self._queue.put(_Job(fd=fd))
 
     def flush(self, seconds: float) -> None:
         """Wait until all is written that was handed over, at most so long."""
         self.start()
         done = Event()
-        self._queue.put((b"", done))
+        self._queue.put(_Job(done=done))
         done.wait(seconds)
 
     def close(self) -> None:
         """Write what waits, for a second at most, and end."""
-        self.flush(1.0)
-        self._queue.put(None)
+        if not self._closed:
+            self.flush(1.0)
+            self._closed = True
+            self._queue.put(None)
 
     def _work(self) -> None:
         while True:
             job = self._queue.get()
             if job is None:
+                self._change_to(-1)
                 return
-            lines, done = job
-            if lines:
-                self._put(lines)
-                self._written += len(lines)
-            if done is not None:
-                done.set()
+            if job.lines:
+                self._put(job.lines)
+                self._written += len(job.lines)
+            if job.fd >= 0:
+                self._change_to(job.fd)
+            if job.done is not None:
+                job.done.set()
+
+    def _change_to(self, fd: int) -> None:
+        if self.target not in _STREAMS:
+            os.close(self._fd)
+        self._fd = fd
 
     def _put(self, lines: bytes) -> None:
         try:
@@ -119,7 +145,7 @@ class LineWriter:
                 lines = lines[os.write(self._fd, lines) :]
             self._failing = False
         except OSError as error:
-            self.dropped += lines.count(b"\n")
+            self._lost += lines.count(b"\n")
             if not self._failing:
                 self._failing = True
                 self._complain(

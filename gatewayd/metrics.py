@@ -15,17 +15,21 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    UnknownMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 from gatewayd import __version__
+from gatewayd.core.breaker import CLOSED, HALF_OPEN, OPEN
 from gatewayd.core.counters import BUCKETS, Counters, Histogram
 from gatewayd.core.endpoints import STATES
 from gatewayd.upstreams.upstream import Upstream
 
 _PROCESS = {"process": "0"}
 _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
+
+_BREAKER = {CLOSED: 0, HALF_OPEN: 1, OPEN: 2}
 
 Labelled = Sequence[tuple[tuple[str, ...], float]]
 
@@ -65,6 +69,14 @@ class Snapshot:
             ((name,), float(each.in_flight)) for name, each in counters.routes.items()
         ]
         self.tunnels = [((name,), float(each.tunnels)) for name, each in counters.routes.items()]
+        self.rate_limited = [
+            ((name,), float(each.rate_limited)) for name, each in counters.routes.items()
+        ]
+        self.retries = [
+            ((name, *key), float(n))
+            for name, each in counters.routes.items()
+            for key, n in each.retries.items()
+        ]
         self.answers = [(key, float(n)) for key, n in counters.answers.items()]
         listeners = counters.listeners.items()
         self.connections = [((name,), float(each.open)) for name, each in listeners]
@@ -97,6 +109,10 @@ class _UpstreamSnapshot:
             "wait": counters.waited,
             "reject": counters.rejected,
         }
+        self.checks = dict(counters.checks)
+        self.panic = int(upstream.health.panic)
+        # 0 closed, 1 half-open, 2 open: the worse, the higher
+        self.breaker = _BREAKER[upstream.breaker.state] if upstream.breaker is not None else None
         self.states = dict.fromkeys(STATES, 0)
         self.sources: dict[str, int] = {}
         for endpoint in upstream.endpoints:
@@ -121,17 +137,18 @@ def render(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
     Returns:
         (content type, text).
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot))
     encoder, content_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(snapshot, "openmetrics" in content_type))
     return content_type, encoder(registry)
 
 
 class _Collector:
     """Names the figures of a snapshot."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, openmetrics: bool) -> None:
         self._snapshot = snapshot
+        self._openmetrics = openmetrics
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client: all metrics."""
@@ -162,8 +179,19 @@ class _Collector:
         yield _gauge(
             "client_connections", "Open client connections", ("listener",), shot.connections
         )
-        yield _counter("client_connections", "Accepted connections", ("listener",), shot.accepted)
+        # OpenMetrics knows a counter by its name without _total, and that one is the gauge's.
+        accepted = _unknown if self._openmetrics else _counter
+        yield accepted(
+            "client_connections_total", "Accepted connections", ("listener",), shot.accepted
+        )
         yield _gauge("accept_paused", "1 while accepting is paused", ("listener",), shot.paused)
+        yield _counter(
+            "retries",
+            "Further tries, by the failure before and how they went",
+            ("route", "reason", "result"),
+            shot.retries,
+        )
+        yield _counter("rate_limited", "Requests over their rate", ("route",), shot.rate_limited)
         yield from self._upstreams(shot.upstreams)
         yield from self._process(shot)
 
@@ -225,6 +253,14 @@ class _Collector:
             for shot in shots:
                 _add(family, (shot.name,), *getattr(shot, attribute))
             yield family
+        yield _gauge("upstream_panic", "1 while all members are used", by, each("panic"))
+        yield _gauge(
+            "circuit_breaker_state",
+            "0 closed, 1 half-open, 2 open",
+            by,
+            [((shot.name,), float(shot.breaker)) for shot in shots if shot.breaker is not None],
+        )
+        yield _counter("health_checks", "Active checks", ("upstream", "result"), spread("checks"))
         yield _gauge("upstream_pending", "Requests that wait", by, each("pending"))
         yield _gauge(
             "pool_connections", "Connections to endpoints", ("upstream", "state"), spread("pool")
@@ -267,6 +303,13 @@ class _Collector:
 
 def _counter(name: str, text: str, labels: tuple[str, ...], rows: Labelled) -> Metric:
     family = CounterMetricFamily(f"gatewayd_{name}", text, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def _unknown(name: str, text: str, labels: tuple[str, ...], rows: Labelled) -> Metric:
+    family = UnknownMetricFamily(f"gatewayd_{name}", text, labels=labels)
     for values, value in rows:
         family.add_metric(values, value)
     return family

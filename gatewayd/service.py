@@ -26,7 +26,14 @@ from twisted.python.usage import Options as _Options
 
 from gatewayd import __version__
 from gatewayd.admin.site import AdminService, NotReady
-from gatewayd.assembly import Shared, build_listener, build_members, build_routes, build_upstream
+from gatewayd.assembly import (
+    Shared,
+    build_checker,
+    build_listener,
+    build_members,
+    build_routes,
+    build_upstream,
+)
 from gatewayd.config.document import ConfigError
 from gatewayd.config.loader import Loaded, load
 from gatewayd.config.schema import Config
@@ -137,6 +144,7 @@ class Gateway(MultiService):
             inherited=inherited_sockets(os.environ, os.getpid()),
             traces=self.traces,
             warn=lambda message: self.log.warn("{message}", message=message),
+            notice=lambda message: self.log.info("{message}", message=message),
         )
         self.upstreams: dict[str, Upstream] = {}
         self.listeners: dict[str, Listener] = {}
@@ -178,6 +186,9 @@ class Gateway(MultiService):
             upstream = build_upstream(name, upstream_config, self.shared)
             self.upstreams[name] = upstream
             self.addService(build_members(upstream, upstream_config, self.shared))
+            checker = build_checker(upstream, upstream_config, self.shared)
+            if checker is not None:
+                self.addService(checker)
         self.routes = build_routes(config, self.upstreams, self.shared)
         for_listeners = [route.listeners for route in config.routes] or [()]
         for name, listener_config in config.listeners.items():

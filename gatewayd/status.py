@@ -46,6 +46,10 @@ def _upstream(upstream: Upstream, now: float) -> dict[str, Any]:
         "known": upstream.known,
         "membership_age": round(now - upstream.changed_at, 3) if upstream.known else None,
         "pending": counters.pending,
+        "in_flight": upstream.in_flight,
+        "panic": upstream.health.panic,
+        "circuit_breaker": upstream.breaker.state if upstream.breaker is not None else None,
+        "adaptive_limit": int(upstream.adaptive.limit) if upstream.adaptive is not None else None,
         "pool": {
             "open": ledger.open,
             "idle": ledger.idle,

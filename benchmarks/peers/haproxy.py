@@ -42,6 +42,7 @@ backend main
     default-server pool-purge-delay 3600s
 {servers}
 backend sink
+    option http-no-delay  # else a stream's events wait to be sent together
     server sink 127.0.0.1:{sink}
 """
 

@@ -40,9 +40,9 @@ def main() -> None:
     """Serve until ended."""
     from twisted.internet import reactor as global_reactor
     from twisted.internet.protocol import Protocol
-    from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
+    from twisted.web import client as stock_client
+    from twisted.web import server as stock_server
     from twisted.web.resource import Resource
-    from twisted.web.server import NOT_DONE_YET, Site
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.twistedweb")
     parser.add_argument("--port", type=int, required=True)
@@ -50,11 +50,14 @@ def main() -> None:
     parser.add_argument("--sink", required=True)
     options = parser.parse_args()
 
+    # Twisted's web has no types.
     reactor: Any = global_reactor
-    pool = HTTPConnectionPool(reactor)
+    client: Any = stock_client
+    server: Any = stock_server
+    pool = client.HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = 20_000
     pool.cachedConnectionTimeout = 3600
-    agent: Any = Agent(reactor, pool=pool)
+    agent = client.Agent(reactor, pool=pool)
     addresses = cycle(
         [b"http://" + line.encode() for line in options.endpoints.read_text().split()]
     )
@@ -91,10 +94,10 @@ def main() -> None:
             address = sink if request.path.startswith(b"/sink/") else next(addresses)
             length = request.getHeader(b"content-length")
             has_body = length not in (None, b"0") or request.getHeader(b"transfer-encoding")
-            body = FileBodyProducer(request.content) if has_body else None
+            body = client.FileBodyProducer(request.content) if has_body else None
             asked = agent.request(request.method, address + request.uri, headers, body)
             asked.addCallback(answered, request).addErrback(failed, request)
-            return NOT_DONE_YET
+            return server.NOT_DONE_YET
 
     def answered(response: Any, request: Any) -> None:
         request.setResponseCode(response.code, response.phrase)
@@ -110,8 +113,8 @@ def main() -> None:
             request.setResponseCode(502)
             request.finish()
 
-    make_resource: Any = Forward
-    reactor.listenTCP(options.port, Site(make_resource()), backlog=4096, interface="127.0.0.1")
+    resource: Any = Forward
+    reactor.listenTCP(options.port, server.Site(resource()), backlog=4096, interface="127.0.0.1")
     reactor.run()
 
 

@@ -258,11 +258,12 @@ class _Root(Resource):
             wanted = json.loads(request.content.read(_MAX_BODY))  # type: ignore[union-attr]
             level = wanted.pop("level", None)
             debug = wanted.pop("debug", None)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             return self._say(request, 400, 'write {"level": "info", "debug": ["pool"]}')
         if level is not None and level not in _LEVELS:
             return self._say(request, 400, f"level is one of {', '.join(_LEVELS)}")
-        if debug is not None and not (isinstance(debug, list) and set(debug) <= set(SUBSYSTEMS)):
+        known = isinstance(debug, list) and all(each in SUBSYSTEMS for each in debug)
+        if debug is not None and not known:
             return self._say(request, 400, f"debug is a list of {', '.join(SUBSYSTEMS)}")
         if wanted:
             return self._say(request, 400, f"no such key: {', '.join(wanted)}")

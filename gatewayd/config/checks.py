@@ -23,6 +23,8 @@ def check(config: Config, reader: Reader) -> None:
         config: read, though perhaps with errors.
         reader: that read it; what failed there is not complained of again.
     """
+    if "" in reader.failed:
+        return
     if not config.listeners and "listeners" not in reader.failed:
         reader.complain(
             "listeners", "at least one listener is needed, such as web: {address: 0.0.0.0:2000}"
@@ -114,6 +116,9 @@ def _check_route(path: str, route: Route, config: Config, reader: Reader) -> Non
                 reader.complain(f"{path}.rewrite.replace", f"not for this regex: {error}")
         elif rewrite.replace:
             reader.complain(f"{path}.rewrite.replace", "needs a regex beside it")
+    burst = f"{path}.rate_limit.burst"
+    if route.rate_limit is not None and burst in reader.places and not route.rate_limit.burst:
+        reader.complain(burst, "must be more than 0")
     _check_redirect(path, route, reader)
     for name in ("request_headers", "response_headers"):
         edits = getattr(route, name)
@@ -167,6 +172,10 @@ def _check_upstream(path: str, upstream: Upstream, reader: Reader) -> None:
                 f"{path}.endpoints[{index}]", f"endpoints[{seen[str(address)]}] is {address} too"
             )
         seen.setdefault(str(address), index)
+
+    limit = upstream.adaptive_limit
+    if limit is not None and limit.min > limit.max:
+        reader.complain(f"{path}.adaptive_limit.min", f"is more than max, {limit.max}")
 
 
 def _check_admin(config: Config, reader: Reader) -> None:

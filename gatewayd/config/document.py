@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
-_REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}|\Z)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN: Final = (  # yaml.org/spec/1.2.2 §10.3.2
     ("null", re.compile(r"(?:~|null|Null|NULL|)\Z")),
@@ -44,6 +44,10 @@ class Problem(NamedTuple):
         return where + (f"{self.path}: {self.message}" if self.path else self.message)
 
 
+class _TooMany(Exception):
+    """Aliases within aliases unfold without end."""
+
+
 class ConfigError(Exception):
     """A configuration that cannot be used, with all that is wrong in it."""
 
@@ -60,7 +64,7 @@ class Scalar:
     def __init__(self, place: Place, text: str, kind: str, source: str) -> None:
         """Args:
         text: after interpolation.
-        kind: `null`, `bool`, `int`, `float` or `str`.
+        kind: `null`, `bool`, `int`, `float` or `str`; `lost` if what was to be filled in is not there.
         source: as written where something was filled in, else empty.
         """
         self.place = place
@@ -115,11 +119,20 @@ def read_document(
         problems.append(Problem(place, "", f"not YAML: {error.problem or error}"))
         return None
     except yaml.YAMLError as error:
-        problems.append(Problem(Place(1, 1), "", f"not YAML: {str(error).splitlines()[0]}"))
+        above = text[: getattr(error, "position", 0)]
+        place = Place(above.count("\n") + 1, len(above) - above.rfind("\n"))
+        problems.append(Problem(place, "", f"not YAML: {str(error).splitlines()[0]}"))
+        return None
+    except RecursionError:
+        problems.append(Problem(Place(1, 1), "", "nested too deeply"))
         return None
     if root is None:
         return Mapping(Place(1, 1), {})
-    return _Builder(environ, read_file, problems).build(root, "", ())
+    try:
+        return _Builder(environ, read_file, problems).build(root, "", ())
+    except (RecursionError, _TooMany):
+        problems.append(Problem(Place(1, 1), "", "aliases unfold to far too much"))
+        return None
 
 
 class _Builder:
@@ -140,7 +153,9 @@ class _Builder:
         mark = node.start_mark
         place = Place(mark.line + 1, mark.column + 1)
         self._built += 1
-        if id(node) in above or self._built > _MAX_NODES:
+        if self._built > _MAX_NODES:
+            raise _TooMany
+        if id(node) in above:
             self._problems.append(Problem(place, path, "an alias that contains itself"))
             return Scalar(place, "", "null", "")
         above = (*above, id(node))
@@ -176,13 +191,24 @@ class _Builder:
         if "${" not in written:
             return Scalar(place, written, _kind(written) if plain else "str", "")
 
+        known = len(self._problems)
+
         def fill(match: re.Match[str]) -> str:
             if match.group(1) is None:
                 return "${"
+            if not match.group(2):
+                message = f"{match.group()} has no end; write $${{ for a plain ${{"
+                self._problems.append(Problem(place, path, message))
+                return ""
             return self._look_up(match.group(1), place, path)
 
         text = _REFERENCE.sub(fill, written)
-        return Scalar(place, text, _kind(text) if plain else "str", written)
+        kind = _kind(text) if plain else "str"
+        if len(self._problems) > known:
+            kind = "lost"
+        elif kind == "null":
+            kind = "str"  # only the document itself says that there is nothing
+        return Scalar(place, text, kind, written)
 
     def _look_up(self, reference: str, place: Place, path: str) -> str:
         if reference.startswith("file:"):

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from gatewayd.config.document import Mapping, Node, Place, Problem, Scalar, Sequence
 
 T = TypeVar("T")
+_DIGITS: Final = 32  # of a number: Python refuses to read those of over 4300
 
 
 class Reader:
@@ -61,6 +62,9 @@ class Kind(Generic[T]):
             return self.fallback  # type: ignore[no-any-return]
         if node.source:
             reader.written[path] = node.source
+        if node.kind == "lost":
+            reader.failed.add(path)
+            return self.fallback  # type: ignore[no-any-return]
         try:
             return self.take(node)
         except (Invalid, ValueError) as error:
@@ -128,7 +132,7 @@ class Int(Kind[int]):
 
     def take(self, node: Scalar) -> int:
         """As Kind."""
-        if node.kind != "int":
+        if node.kind != "int" or len(node.text) > _DIGITS:
             raise Invalid(f"expected {self.name}, found {node.text!r}")
         value = int(node.text, 0) if node.text[:2] in ("0o", "0x") else int(node.text)
         if not self.least <= value <= self.most:
@@ -232,7 +236,7 @@ class Parsed(Kind[T]):
 
     def schema(self) -> dict[str, Any]:
         """As Kind."""
-        return {"type": "string"}
+        return {"type": ["string", "integer"]}
 
     def show(self, value: T) -> Any:
         """As Kind."""

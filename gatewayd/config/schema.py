@@ -28,15 +28,18 @@ from gatewayd.config.sections import SectionOf, key, later
 from gatewayd.config.units import (
     parse_duration,
     parse_rate,
+    parse_share,
     parse_size,
     show_duration,
     show_rate,
+    show_share,
     show_size,
 )
 from gatewayd.core import routes
 from gatewayd.core.addresses import Address, parse_host_port, parse_listen
 from gatewayd.core.balancers import BALANCERS, Balancer, balancer_named, policy_name
 from gatewayd.core.regexes import compile_safe
+from gatewayd.core.retries import CONNECT_FAILURE, KINDS, RESET
 from gatewayd.core.targets import normal_path
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -115,6 +118,42 @@ def _hash_key(text: str) -> None:
         raise ValueError("expected client_ip, path, header:NAME or cookie:NAME")
 
 
+def _rate_key(text: str) -> None:
+    if text == "api_key":
+        raise ValueError("api_key is not yet supported")
+    kind, _, name = text.partition(":")
+    if text not in ("client_ip", "route") and not (kind == "header" and _TOKEN.match(name)):
+        raise ValueError("expected client_ip, header:NAME or route")
+
+
+def _target(text: str) -> None:
+    if re.match(r"/[\x21-\x7e]*\Z", text) is None:
+        raise ValueError("a path begins with / and holds no blanks")
+
+
+def _statuses(text: str) -> range:
+    match = re.match(r"([1-5]\d\d)(?:-([1-5]\d\d))?\Z", text)
+    if match is None:
+        raise ValueError(f"expected a status or a range such as 200-399, found {text!r}")
+    return range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)
+
+
+def _show_statuses(statuses: range) -> str:
+    return f"{statuses.start}-{statuses.stop - 1}" if len(statuses) > 1 else str(statuses.start)
+
+
+class _Off(Bool):
+    """false alone."""
+
+    name = "false, or a mapping"
+
+    def take(self, node: Scalar) -> bool:
+        """As Kind."""
+        if super().take(node):
+            raise ValueError("it is on by itself; write false, or what it should do")
+        return False
+
+
 def _address_or_none(text: str) -> Address | None:
     return None if text == "none" else parse_listen(text)
 
@@ -130,8 +169,6 @@ class _Balancers(Kind[type[Balancer]]):
 
     def take(self, node: Any) -> type[Balancer]:
         """As Kind."""
-        if node.text == "peak_ewma":
-            raise ValueError("peak_ewma is not yet supported")
         return balancer_named(node.text)
 
     def schema(self) -> dict[str, Any]:
@@ -174,8 +211,11 @@ POSITIVE_DURATION: Final = Unit(
 SIZE: Final = Unit(parse_size, show_size, r"^\d+(KiB|MiB|GiB)?$")
 POSITIVE_SIZE: Final = Unit(parse_size, show_size, r"^\d+(KiB|MiB|GiB)?$", positive=True)
 RATE: Final = Unit(parse_rate, show_rate, r"^(0|\d+(\.\d+)?/(s|m|h))$")
+POSITIVE_RATE: Final = Unit(parse_rate, show_rate, r"^\d+(\.\d+)?/(s|m|h)$", positive=True)
+SHARE: Final = Unit(parse_share, show_share, r"^\d+(\.\d+)?%$")
 COUNT: Final = Int()
 CIDRS: Final = ListOf(Text(_cidr))
+SOME_CIDRS: Final = ListOf(Text(_cidr), some=True)
 HEADER_VALUES: Final = _HeaderValues(Text(_value), _token)
 HEADER_CONDITIONS: Final = _HeaderValues(Text(_condition), _token)
 PATH: Final = Text(_path)
@@ -325,6 +365,34 @@ class RouteTimeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retries:
+    """Further tries of a request that failed."""
+
+    attempts: int = key(Int(0, 10), 1, "further tries after the first")
+    when: tuple[str, ...] = key(
+        ListOf(Choice(*KINDS)), (CONNECT_FAILURE, RESET), "which failures are tried again"
+    )
+    methods: tuple[str, ...] = key(
+        ListOf(Text(_token)),
+        ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"),
+        "others only while no byte went out",
+    )
+    budget: float = key(SHARE, 0.2, "of the route's requests; 3 a second are always allowed")
+    buffer: int = key(SIZE, 65536, "a body up to this size is held to be sent again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """How often a client may come."""
+
+    by: str = key(Text(_rate_key), "client_ip", "client_ip, header:NAME or route", name="key")
+    rate: float = key(POSITIVE_RATE, doc="such as 100/s or 600/m")
+    burst: int = key(Int(0), 0, "requests at once; default: a second's worth")
+    max_keys: int = key(Int(1), 100_000, "clients that are remembered")
+    store: str = key(Choice("local", later=["redis"]), "local", "where buckets are kept")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """A named way from a request to its answer."""
 
@@ -342,11 +410,11 @@ class Route:
     respond: Respond | None = key(SectionOf(Respond), None, "instead of an upstream")
     preserve_host: bool = key(Bool(), True, "false: Host becomes the endpoint's")
     timeouts: RouteTimeouts = key(SectionOf(RouteTimeouts), RouteTimeouts, "of a proxied request")
-    retries: None = later()
-    rate_limit: None = later()
-    max_concurrent: None = later()
-    allow: None = later()
-    deny: None = later()
+    retries: Retries = key(SectionOf(Retries), Retries, "further tries of a failed request")
+    rate_limit: RateLimit | None = key(SectionOf(RateLimit), None, "over it 429 with Retry-After")
+    max_concurrent: int = key(COUNT, 0, "requests in flight; over it 503; 0 = any")
+    allow: tuple[str, ...] = key(SOME_CIDRS, (), "networks; if given, all others get 403")
+    deny: tuple[str, ...] = key(CIDRS, (), "networks that get 403; wins over allow")
     cache: None = later()
     auth: None = later()
     cors: None = later()
@@ -366,7 +434,7 @@ class Dns:
     """How endpoints that are names are looked up."""
 
     refresh: float = key(POSITIVE_DURATION, 30.0, "how often")
-    timeout: float = key(POSITIVE_DURATION, 2.0, "of one look-up; a failed one keeps the last")
+    timeout: float = key(DURATION, 2.0, "of one look-up; a failed one keeps the last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +461,52 @@ class UpstreamTimeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HealthCheck:
+    """How an endpoint is asked whether it is well."""
+
+    tcp: bool = key(Bool(), False, "a connection is enough")
+    path: str = key(Text(_target), "/healthz", "asked for with GET")
+    interval: float = key(POSITIVE_DURATION, 5.0, "between two checks")
+    timeout: float = key(POSITIVE_DURATION, 2.0, "of one")
+    healthy: int = key(Int(1, 1000), 2, "good ones in a row until it is used again")
+    unhealthy: int = key(Int(1, 1000), 3, "bad ones in a row until it is not")
+    expect: tuple[range, ...] = key(
+        ListOf(Parsed(_statuses, show=_show_statuses), some=True), (range(200, 400),), "statuses"
+    )
+    body: str = key(Text(), "", "text that must occur in the answer's first 64 KiB")
+    host: str = key(Text(_value), "", "the Host field; default: the endpoint's own")
+    headers: dict[str, str] = key(HEADER_VALUES, dict, "further fields")
+    port: int = key(Int(0, 65535), 0, "instead of the endpoint's; 0 = that")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassiveHealth:
+    """When failures of requests eject an endpoint."""
+
+    consecutive_failures: int = key(Int(1), 5, "in a row")
+    eject_for: float = key(POSITIVE_DURATION, 30.0, "longer each time, up to ten times")
+    max_ejected: float = key(SHARE, 0.5, "of the members; rounds up, never the last usable one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitBreaker:
+    """When an upstream or endpoint is left alone for a while."""
+
+    error_rate: float = key(SHARE, 0.5, "of the requests of a window")
+    window: float = key(POSITIVE_DURATION, 10.0, "that is looked at")
+    min_requests: int = key(Int(1), 20, "of a window, below which nothing opens")
+    open_for: float = key(POSITIVE_DURATION, 5.0, "then one request at a time probes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveLimit:
+    """Concurrency found from response times."""
+
+    min: int = key(Int(1), 4, "at least")
+    max: int = key(Int(1), 1000, "at most")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Upstream:
     """A group of endpoints."""
 
@@ -408,15 +522,21 @@ class Upstream:
     protocol: str = key(Choice("http/1.1", later=["h2", "auto"]), "http/1.1", "spoken to endpoints")
     tls: None = later()
     pool: Pool = key(SectionOf(Pool), Pool, "connections to the endpoints")
-    max_header_bytes: int = key(SIZE, 65536, "of a response's head; over it 502")
+    max_header_bytes: int = key(POSITIVE_SIZE, 65536, "of a response's head; over it 502")
     via: str = key(Choice("both", "response", "none"), "both", "which way our Via is added")
     timeouts: UpstreamTimeouts = key(SectionOf(UpstreamTimeouts), UpstreamTimeouts, "each try")
-    health_check: None = later()
-    passive_health: None = later()
-    circuit_breaker: None = later()
-    adaptive_limit: None = later()
-    panic_threshold: None = later()
-    slow_start: None = later()
+    health_check: HealthCheck | None = key(SectionOf(HealthCheck), None, "asks each endpoint")
+    passive_health: bool | PassiveHealth = key(
+        Either(_Off(), SectionOf(PassiveHealth)), PassiveHealth, "learns from requests; false = off"
+    )
+    circuit_breaker: CircuitBreaker | None = key(
+        SectionOf(CircuitBreaker), None, "of the upstream, and of each endpoint"
+    )
+    adaptive_limit: AdaptiveLimit | None = key(
+        SectionOf(AdaptiveLimit), None, "requests in flight, found from response times"
+    )
+    panic_threshold: float = key(SHARE, 0.2, "with fewer usable members all are used; 0% = never")
+    slow_start: float = key(DURATION, 0.0, "a new or returning endpoint's share grows for so long")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ class SectionOf(Kind[T]):
             if is_required(each):
                 required.append(key_name(each))
         found: dict[str, Any] = {
-            "type": "object",
+            "type": "object" if required else ["object", "null"],
             "properties": properties,
             "additionalProperties": False,
         }

@@ -8,10 +8,10 @@ from typing import Final
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PER: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)\Z")
-_SIZE: Final = re.compile(r"(\d{1,15})(KiB|MiB|GiB|)\Z")
-_SHARE: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%\Z")
-_RATE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)/(s|m|h)\Z")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h)\Z")
+_SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB|)\Z")
+_SHARE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%\Z")
+_RATE: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)/(s|m|h)\Z")
 
 
 def parse_duration(text: str) -> float:
@@ -72,8 +72,8 @@ def show_duration(seconds: float) -> str:
         return "0s"
     for unit, size in (("h", 3600.0), ("m", 60.0), ("s", 1.0)):
         if seconds >= size and round(seconds % size, 6) == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+            return f"{round(seconds / size)}{unit}"
+    return f"{seconds * 1000:.12g}ms" if seconds < 1 else f"{seconds:.12g}s"
 
 
 def show_size(size: int) -> str:
@@ -86,9 +86,9 @@ def show_size(size: int) -> str:
 
 def show_share(share: float) -> str:
     """A share as people write it."""
-    return f"{share * 100:g}%"
+    return f"{share * 100:.12g}%"
 
 
 def show_rate(rate: float) -> str:
     """A rate as people write it, by the second."""
-    return f"{rate:g}/s"
+    return f"{rate:.12g}/s"

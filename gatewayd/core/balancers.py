@@ -19,8 +19,9 @@ from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from importlib import import_module
 from itertools import cycle
-from math import gcd
+from math import exp, gcd
 from random import Random
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from gatewayd.core.endpoints import Endpoint
@@ -181,6 +182,57 @@ class PowerOfTwo(RandomChoice):
         if second.in_flight * first.weight < first.in_flight * second.weight:
             return second
         return first
+
+
+class PeakEwma(RandomChoice):
+    """Of two drawn by weight the one that promises the sooner answer (Finagle's Peak EWMA).
+
+    What an endpoint promises is its response time, which jumps up at once and decays as time goes by,
+    times the requests that would be waiting there. Since it decays also where nothing is sent, an
+    endpoint that was slow once is tried again.
+    """
+
+    _DECAY: Final = 10.0  # seconds in which an old response time loses two thirds of its weight
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        random: Random,
+        clock: Callable[[], float] = monotonic,
+        **made: Any,
+    ) -> None:
+        """As Balancer. clock: in seconds."""
+        super().__init__(endpoints, random=random, **made)
+        self._clock = clock
+
+    def _draw(self) -> Endpoint:
+        schedule = self.schedule
+        first = schedule[int(self._unit() * self._count)]
+        second = schedule[int(self._unit() * self._count)]
+        if first is second:
+            return first
+        now = self._clock()
+        # Equal chances already follow the weights (PowerOfTwo).
+        if self._cost(second, now) * first.weight < self._cost(first, now) * second.weight:
+            return second
+        return first
+
+    def _cost(self, endpoint: Endpoint, now: float) -> float:
+        faded = endpoint.latency * exp((endpoint.latency_at - now) / self._DECAY)
+        # An endpoint of which nothing is known costs next to nothing, but not with requests on it.
+        return (faded + 1e-6) * (endpoint.in_flight + 1)
+
+    def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
+        """Learn from a response; a failure counts as a second, lest a fast failure attract more."""
+        if not seconds:
+            return
+        seen = max(seconds, 1.0) if failed else seconds
+        now = self._clock()
+        kept = exp((endpoint.latency_at - now) / self._DECAY)
+        average = endpoint.latency * kept + seen * (1.0 - kept)
+        endpoint.latency = seen if seen > endpoint.latency else average
+        endpoint.latency_at = now
 
 
 class LeastConnections(_Scheduled):
@@ -397,6 +449,7 @@ BALANCERS: Final[dict[str, type[Balancer]]] = {
     "consistent_hash": ConsistentHash,
     "least_connections": LeastConnections,
     "power_of_two": PowerOfTwo,
+    "peak_ewma": PeakEwma,
 }
 
 

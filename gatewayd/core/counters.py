@@ -106,11 +106,17 @@ class ExchangeCounters:
 class RouteCounters:
     """What a route counts whatever becomes of its requests."""
 
-    __slots__ = ("in_flight", "tunnels")
+    __slots__ = ("in_flight", "rate_limited", "retries", "tunnels")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.tunnels = 0
+        self.rate_limited = 0
+        self.retries: dict[tuple[str, str], int] = {}  # by kind of failure and result
+
+    def retried(self, kind: str, result: str) -> None:
+        """Count a retry: `success`, `failure`, or `refused` by the budget."""
+        self.retries[kind, result] = self.retries.get((kind, result), 0) + 1
 
 
 class ListenerCounters:
@@ -130,6 +136,7 @@ class UpstreamCounters:
 
     __slots__ = (
         "changes",
+        "checks",
         "codes",
         "pending",
         "queue",
@@ -148,6 +155,7 @@ class UpstreamCounters:
         self.waited = 0
         self.rejected = 0
         self.changes = 0
+        self.checks = {"good": 0, "bad": 0}
 
 
 class Counters:

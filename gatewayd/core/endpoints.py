@@ -6,24 +6,20 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from gatewayd.core.addresses import Address
+from gatewayd.core.breaker import Breaker
 
 MAX_WEIGHT: Final = 256
 
 HEALTHY: Final = "healthy"
-UNCHECKED: Final = "unchecked"  # no active check watches it
-SLOW_START: Final = "slow_start"  # serves with less than its weight
-HELD: Final = "held"  # gone from its source, which is not believed yet
+UNCHECKED: Final = "unchecked"  # nothing is known of it, or its first check is awaited
+UNHEALTHY: Final = "unhealthy"  # active checks say so
+EJECTED: Final = "ejected"  # it failed too many requests
+SLOW_START: Final = "slow_start"  # new or back, with a growing share
 LEAVING: Final = "leaving"  # no longer a member, finishing what it has
-STATES: Final = (
-    HEALTHY,
-    UNCHECKED,
-    "unhealthy",
-    "ejected",
-    SLOW_START,
-    LEAVING,
-    HELD,
-    "draining",
-)
+HELD: Final = "held"  # gone from its source, which is not believed yet
+DRAINING: Final = "draining"  # taken out by an operator
+STATES: Final = (HEALTHY, UNCHECKED, UNHEALTHY, EJECTED, SLOW_START, LEAVING, HELD, DRAINING)
+_PICKABLE: Final = frozenset((HEALTHY, UNCHECKED, SLOW_START, HELD))
 
 
 class Member(NamedTuple):
@@ -44,14 +40,27 @@ class Endpoint:
 
     __slots__ = (
         "address",
+        "awaits_check",
+        "bad_checks",
+        "breaker",
         "connect_failures",
+        "down",
+        "drained",
+        "ejected_until",
+        "ejections",
         "errors",
+        "failures",
+        "good_checks",
         "host",
         "in_flight",
+        "known_good",
         "label",
+        "latency",
+        "latency_at",
         "name",
         "picks",
         "port",
+        "slow_until",
         "source",
         "state",
         "weight",
@@ -71,6 +80,21 @@ class Endpoint:
         self.picks = 0
         self.connect_failures = 0  # in a row
         self.errors: dict[str, int] = {}
+        # Marks of core.health
+        self.awaits_check = False
+        self.down = False
+        self.drained = False
+        self.known_good = False
+        self.good_checks = 0  # in a row
+        self.bad_checks = 0  # in a row
+        self.failures = 0  # of requests, in a row
+        self.ejections = 0
+        self.ejected_until = 0.0
+        self.slow_until = 0.0
+        self.breaker: Breaker | None = None
+        # What peak_ewma learns
+        self.latency = 0.0
+        self.latency_at = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -85,7 +109,7 @@ class Endpoint:
     @property
     def usable(self) -> bool:
         """Whether it may be picked."""
-        return self.weight > 0 and self.state in (HEALTHY, UNCHECKED, SLOW_START, HELD)
+        return self.weight > 0 and self.state in _PICKABLE and not self.awaits_check
 
 
 class Change(NamedTuple):

@@ -7,6 +7,7 @@ only where the fault is the client's own.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar
 
 
@@ -67,6 +68,26 @@ class ClientGone(ClientFault):
     status = 499
 
 
+class Denied(ClientFault):
+    """The client's address is denied, or not among those allowed."""
+
+    reason = "denied"
+    status = 403
+
+
+class RateLimited(ClientFault):
+    """The client is over its rate; it may come again."""
+
+    reason = "rate_limited"
+    status = 429
+
+    def __init__(self, wait: float, fields: tuple[bytes, ...]) -> None:
+        """Args: wait: seconds until the next request may come. fields: RateLimit lines."""
+        super().__init__("too many requests")
+        self.retry_after = max(1, ceil(wait))
+        self.fields = fields
+
+
 class RoutingFault(GatewayError):
     """The configuration has no way for this request."""
 
@@ -100,6 +121,8 @@ class BadRewrite(RoutingFault):
 class CapacityFault(GatewayError):
     """The upstream cannot take the request now; 503, and the client may come again."""
 
+    retry_after = 1  # seconds
+
 
 class NoEndpoint(CapacityFault):
     """No member is usable."""
@@ -120,6 +143,25 @@ class PendingTimeout(CapacityFault):
 
     reason = "pending_timeout"
     status = 503
+
+
+class MaxConcurrent(CapacityFault):
+    """The route has as many requests in flight as it may."""
+
+    reason = "max_concurrent"
+    status = 503
+
+
+class BreakerOpen(CapacityFault):
+    """Too much failed at the upstream lately: it is left alone for a while."""
+
+    reason = "breaker_open"
+    status = 503
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        """Args: retry_after: whole seconds."""
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class UpstreamFault(GatewayError):

@@ -24,7 +24,8 @@ DONE: Final = "done"
 PICK: Final = "pick"
 PICKED: Final = "picked"
 CONNECTED: Final = "connected"
-REPEAT: Final = "repeat"
+REPEAT: Final = "repeat"  # a stale connection lost it: once more to the same endpoint
+RETRY: Final = "retry"  # its try failed: on to another endpoint
 HEAD: Final = "head"
 SWITCHED: Final = "switched"
 FINISHED: Final = "finished"
@@ -32,8 +33,14 @@ FINISHED: Final = "finished"
 TRANSITIONS: Final[dict[str, dict[str, str]]] = {
     RECEIVED: {PICK: PICKING, PICKED: CONNECTING, FINISHED: DONE},
     PICKING: {PICKED: CONNECTING, FINISHED: DONE},
-    CONNECTING: {CONNECTED: AWAITING, FINISHED: DONE},
-    AWAITING: {REPEAT: CONNECTING, HEAD: RELAYING, SWITCHED: TUNNEL, FINISHED: DONE},
+    CONNECTING: {CONNECTED: AWAITING, RETRY: RECEIVED, FINISHED: DONE},
+    AWAITING: {
+        REPEAT: CONNECTING,
+        RETRY: RECEIVED,
+        HEAD: RELAYING,
+        SWITCHED: TUNNEL,
+        FINISHED: DONE,
+    },
     RELAYING: {FINISHED: DONE},
     TUNNEL: {FINISHED: DONE},
     DONE: {},
@@ -92,6 +99,11 @@ class Exchange:
     headed: float = 0.0  # when the response's head came
     ended: float = 0.0
     tries: int = 0
+    tried: tuple[Endpoint, ...] = ()  # that failed it
+    retried: str = ""  # the kind of the last failure that was tried again
+    settled: bool = False  # its endpoint was told how the last try went
+    gate: Any = None  # that it left when it is over (proxy.filters)
+    limit_field: bytes = b""  # the RateLimit line for its response
     deadline: float = float("inf")  # of the route's timeouts.request, once the request is complete
     wakes: float = float("inf")
     way: Any = None  # who answers: the leaf that `begin` was called on

@@ -30,10 +30,12 @@ _parser: Any = importlib.import_module("re._parser")
 _STEP: Final = 16
 _FOLDED_STEP: Final = 32  # without regard to case
 _GROUP_STEP: Final = 80  # of a repeated group; worst with a capture in it
-_BYTE: Final = 2  # of a fixed byte that comes after a choice
+_BYTE: Final = 2  # a fixed byte, tried from each of a choice's ways
 _CLASS: Final = 7
-_BRANCH: Final = 12
-_BUDGET: Final = 24 * LIMIT * LIMIT
+_BRANCH: Final = 8
+_LAZY: Final = 8  # a lazy repeat of a byte or class, for beginning it
+_GROUP: Final = 40  # a repeated or optional group, for beginning it
+_BUDGET: Final = 25 * LIMIT * LIMIT
 
 
 def compile_safe(pattern: str) -> re.Pattern[bytes]:
@@ -76,8 +78,16 @@ class _Ways(NamedTuple):
     tail: float = 0  # what checking it costs, for one way
 
 
+class _Next(NamedTuple):
+    """What comes after a part of the pattern."""
+
+    first: frozenset[int] = frozenset()  # bytes that it may begin with
+    begin: int = 0  # what beginning it costs beyond looking at a byte
+    ends: bool = False  # nothing that could fail
+
+
 class _Walk:
-    """One pass over a parsed pattern; `follow` is always what may come next, as a set of bytes."""
+    """One pass over a parsed pattern."""
 
     def __init__(self, flags: int) -> None:
         self._ignore_case = bool(flags & re.IGNORECASE)
@@ -89,7 +99,7 @@ class _Walk:
         items = self._flat(items)
         if not (items and self._begins(items[0])):
             self._choose(LIMIT)
-        self._sequence(items, _NONE, ends=True)
+        self._sequence(items, _Next(ends=True))
 
     # --- choices, outside of repeats
 
@@ -103,17 +113,26 @@ class _Walk:
                 "what follows a repeat begin with something that the repeat cannot eat"
             )
 
-    def _sequence(self, items: list[Any], follow: frozenset[int], *, ends: bool) -> None:
-        """Items that follow one another, each of which is met once; `ends`: the pattern ends there."""
+    def _try(self, cost: float) -> None:
+        """Something is tried from each of the ways that lead here."""
+        self._at = self._at._replace(tail=self._at.tail + cost)
+        self._spend(self._at.ways, self._at.tail)
+
+    def _sequence(self, items: list[Any], beyond: _Next) -> None:
+        """Items that follow one another, each of which is met once."""
         items = self._flat(items)
         free = len(items)  # from here on nothing can fail
-        while ends and free and str(items[free - 1][0]) in _REPEATS and not items[free - 1][1][0]:
+        while beyond.ends and free and self._can_be_none(items[free - 1]):
             free -= 1
         eating: list[frozenset[int]] = []  # the sets of unbounded repeats that may still go on
         for number, (operator, argument) in enumerate(items):
             name = str(operator)
-            after = self._first(items[number + 1 :], follow)
-            last = ends and number >= free - 1
+            rest = items[number + 1 :]
+            after = _Next(
+                self._first(rest, beyond.first),
+                self._beginning(rest, beyond.begin),
+                beyond.ends and number >= free - 1,
+            )
             if name in _REPEATS:
                 low, high, body = argument
                 if high - low > _MANY:
@@ -125,75 +144,77 @@ class _Walk:
                     eating = [*eating, eats] if low == 0 else [eats]
                 elif low:
                     eating = []
-                self._repeat(low, high, body, after, last)
+                self._try(self._beginning([(operator, argument)], 0) / self._at.period)
+                if high < 2:
+                    self._optional(low, list(body), after)
+                else:
+                    self._repeat(low, high, body, after)
                 continue
             eating = []
             if name in _ATOMS:
-                self._must(self._bytes_of([(operator, argument)]), name == "IN")
+                self._must(self._bytes_of([(operator, argument)]))
+                price = _CLASS if name == "IN" or self._ignore_case else _BYTE
+                self._try(price / self._at.period)
             elif name == "BRANCH":
-                self._branch([list(branch) for branch in argument[1]], after, last)
+                self._branch([list(branch) for branch in argument[1]], after)
             elif name == "ATOMIC_GROUP":
-                self._sequence(list(argument), after, ends=last)
+                self._sequence(list(argument), after)
             else:
                 self._refuse_rare(name)
 
-    def _must(self, eats: frozenset[int], is_class: bool) -> None:
+    def _must(self, eats: frozenset[int]) -> None:
         """A byte that has to be there."""
-        ways, last, since, period, tail = self._at
-        since = (*since, eats)
-        # A text in which much of what has to be there begins at many places costs most.
+        since = (*self._at.since, eats)
+        period = self._at.period
         while period < len(since) and any(
             one.isdisjoint(other) for one, other in zip(since, since[period:], strict=False)
         ):
             period += 1
-        price = _CLASS if is_class or self._ignore_case else _BYTE
-        self._at = _Ways(ways, last, since, period, tail + price / period)
-        self._spend(ways, self._at.tail)
+        self._at = self._at._replace(since=since, period=period)
 
-    def _repeat(self, low: int, high: int, body: Any, follow: frozenset[int], last: bool) -> None:
+    def _optional(self, low: int, inner: list[Any], after: _Next) -> None:
+        before = self._at
+        fixed = self._is_fixed(inner)
+        if not low and (self._first(inner, _NONE) & after.first or not fixed):
+            self._choose(2, before.tail)
+        self._sequence(inner, after)
+        if not low:  # what stands in something optional need not be there
+            at = before if self._at.ways == before.ways else _Ways(self._at.ways, self._at.last)
+            self._at = at._replace(tail=self._at.tail)
+
+    def _repeat(self, low: int, high: int, body: Any, after: _Next) -> None:
         inner = self._flat(list(body))
         first = self._first(inner, _NONE)
-        fixed = self._is_fixed(inner)
-        if high < 2:
-            before = self._at
-            if not low and (first & follow or not fixed):
-                self._choose(2)
-            self._sequence(inner, follow, ends=last)
-            if not low:  # what stands in something optional need not be there
-                self._at = (
-                    before
-                    if fixed and self._at.ways == before.ways
-                    else self._at._replace(since=())
-                )
-            return
         eats = self._bytes_of(inner)
+        fixed = self._is_fixed(inner)
         least, most = body.getwidth()
-        atom = len(body) == 1 and str(body[0][0]) in _ATOMS
-        if not atom:
+        if not self._is_atom(body):
             self._loop(inner, least, first, high > _MANY)
-        if last:
+        if after.ends:
             high = low  # it can stop there, since nothing after it can fail
-        step = _FOLDED_STEP if self._ignore_case and eats != _ALL else _STEP
-        step = step if atom else _GROUP_STEP // least
+        step = self._step(body) + after.begin
         ways = self._at.ways
         if any(eats.isdisjoint(must) for must in self._at.since):
             # From different ends of the latest choice it eats different texts, LIMIT in all.
             ways //= self._at.last
         self._spend(ways, min(LIMIT, high * most) * step)
-        if (low < high and first & follow) if fixed else eats & follow:
-            self._choose(
-                min(LIMIT, high - low + 1 if fixed else high * most - low * least + 1), step
-            )
+        if (low < high and first & after.first) if fixed else eats & after.first:
+            ends = high - low + 1 if fixed else high * most - low * least + 1
+            self._choose(min(LIMIT, ends), step)
         elif low:
-            self._at = self._at._replace(since=(*self._at.since, eats))
+            self._must(eats)
 
-    def _branch(self, branches: list[list[Any]], follow: frozenset[int], last: bool) -> None:
-        before = self._at._replace(tail=self._at.tail + _BRANCH)
-        self._spend(before.ways, before.tail)
+    def _branch(self, branches: list[list[Any]], after: _Next) -> None:
+        before = self._at
+        self._must(frozenset().union(*(self._first(branch, after.first) for branch in branches)))
+        cost = _BRANCH / self._at.period
+        self._at = before
+        self._try(cost)
+        before = self._at
         ways = before.ways
         for branch in branches:
             self._at = before
-            self._sequence(branch, follow, ends=last)
+            self._sequence(branch, after)
             ways = max(ways, self._at.ways)
         alike = 1 + self._alike(branches)
         self._at = before
@@ -219,7 +240,7 @@ class _Walk:
                 if many and high - low > _MANY:
                     raise ValueError("a repeat within a repeat can take exponential time")
                 first = self._first(list(body), _NONE)
-                if low < high and first & after:
+                if low < high and (first & after or not body.getwidth()[0]):
                     raise ValueError(
                         "what is optional within a repeat and can begin like what follows takes "
                         "exponential time"
@@ -242,6 +263,36 @@ class _Walk:
                 self._refuse_rare(name)
 
     # --- what is asked of parts
+
+    def _is_atom(self, body: Any) -> bool:
+        return len(body) == 1 and str(body[0][0]) in _ATOMS
+
+    def _can_be_none(self, item: Any) -> bool:
+        return str(item[0]) in _REPEATS and not item[1][0]
+
+    def _beginning(self, items: list[Any], beyond: int) -> int:
+        """What beginning a sequence costs beyond looking at a byte."""
+        cost = 0
+        for operator, argument in self._flat(items):
+            if str(operator) in _REPEATS:
+                lazy = _LAZY if str(operator) == "MIN_REPEAT" else 0
+                cost += lazy if self._is_atom(argument[2]) else _GROUP
+            if not self._can_be_none((operator, argument)):
+                return cost
+        return cost + beyond
+
+    def _step(self, body: Any) -> float:
+        """What going round a repeat costs for each byte that it eats."""
+        if self._is_atom(body):
+            folded = self._ignore_case and self._bytes_of(list(body)) != _ALL
+            return _FOLDED_STEP if folded else _STEP
+        inner = [
+            argument[2]
+            for operator, argument in self._flat(list(body))
+            if str(operator) in _REPEATS
+        ]
+        own = _GROUP_STEP * (1 + len(inner)) / int(body.getwidth()[0])
+        return max([own, *map(self._step, inner)])
 
     def _refuse_rare(self, name: str) -> None:
         if name in ("GROUPREF", "GROUPREF_EXISTS"):

@@ -65,4 +65,4 @@ class Dialer:
         factory = _Once(protocol, failed)
         connector = _Connector(host, port, factory, seconds, None, self._reactor)
         connector.connect()
-        return connector.disconnect  # type: ignore[no-any-return]
+        return connector.disconnect

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Final
 
-from gatewayd.core.errors import CapacityFault, ClientFault, GatewayError, NoMethod, RoutingFault
+from gatewayd.core.errors import (
+    CapacityFault,
+    ClientFault,
+    GatewayError,
+    NoMethod,
+    RateLimited,
+    RoutingFault,
+)
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import ResponseHead
 from gatewayd.http1.serialising import REASONS
-
-_RETRY_AFTER: Final = b"Retry-After: 1"
 
 
 def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead, bytes]:
@@ -41,8 +45,10 @@ def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead,
     fields = []
     if isinstance(error, NoMethod):
         fields.append(b"Allow: " + ", ".join(error.allowed).encode())
-    if isinstance(error, CapacityFault):
-        fields.append(_RETRY_AFTER)
+    if isinstance(error, CapacityFault | RateLimited):
+        fields.append(b"Retry-After: %d" % error.retry_after)
+    if isinstance(error, RateLimited):
+        fields += error.fields
     return own_answer(exchange, status, kind, body, fields)
 
 

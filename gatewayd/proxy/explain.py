@@ -120,6 +120,9 @@ def _asked(
 
 def _leaf(route: Route, exchange: Exchange, listener: Listener) -> dict[str, Any]:
     leaf = route.leaf
+    refusal = leaf.filters.verdict_of(exchange.client_ip) if leaf.filters is not None else ""
+    if refusal:
+        return {"answer": {"status": 403, "reason": "denied", "detail": refusal}}
     if isinstance(leaf, RedirectResource):
         location = leaf.redirect.location(exchange.head, exchange.origin.port)
         return {"redirect": {"status": leaf.redirect.status, "location": location.decode()}}
@@ -153,6 +156,8 @@ def _upstream(upstream: Upstream, exchange: Exchange) -> dict[str, Any]:
             for endpoint, share in candidates[:_NAMED]
         ],
         "candidates_in_all": len(candidates),
+        "panic": upstream.health.panic,
+        "circuit_breaker": upstream.breaker.state if upstream.breaker is not None else None,
         "passed_over": [
             {"endpoint": each.label, "because": f"weight {each.weight}, {each.state}"}
             for each in unusable[:_NAMED]

@@ -26,11 +26,13 @@ from gatewayd.core.exchange import (
     PICKED,
     RELAYING,
     REPEAT,
+    RETRY,
     SWITCHED,
     Exchange,
 )
 from gatewayd.core.forwarded import request_key
 from gatewayd.core.messages import CHUNKED, Edits, ResponseHead, name_of
+from gatewayd.core.retries import ANSWERS, CONNECT_FAILURE, RESET, TIMEOUT, RetryPolicy
 from gatewayd.core.rewrites import Rewrite
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
@@ -58,8 +60,11 @@ class Forwarding:
         request_timeout: float = 25.0,
         tunnel_timeout: float = 3600.0,
         stream_timeout: float | None = None,
+        retries: RetryPolicy | None = None,
     ) -> None:
-        """Args: as in the configuration, in seconds; stream_timeout None = the upstream's read."""
+        """Args: as in the configuration, in seconds; stream_timeout None = the upstream's read,
+        retries None = with their defaults.
+        """
         self.context = context
         self.name = name
         self.rewrite = rewrite
@@ -69,6 +74,7 @@ class Forwarding:
         self.request_timeout = request_timeout
         self.tunnel_timeout = tunnel_timeout
         self.stream_timeout = stream_timeout
+        self.retries = retries if retries is not None else RetryPolicy()
 
 
 class ReverseProxyResource(Leaf):
@@ -93,6 +99,8 @@ class ReverseProxyResource(Leaf):
         self._preserve_host = route.preserve_host
         self._request_timeout = route.request_timeout or float("inf")
         self._stream_timeout = route.stream_timeout
+        self._retries = route.retries
+        self._buffer = route.retries.buffer if route.retries.attempts else 0
         self._counters = route.context.counters.route(route.name)
         self._tunnel = Tunnel(self, route.context)
 
@@ -104,6 +112,7 @@ class ReverseProxyResource(Leaf):
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange on its way."""
         self._counters.in_flight += 1
+        self._retries.budget.request(exchange.started)
         exchange.upstream = upstream = self._upstream.choose()
         head = exchange.head
         if exchange.received:
@@ -155,7 +164,7 @@ class ReverseProxyResource(Leaf):
     def _returned(self, found: Any, exchange: Exchange) -> None:
         """What an exchange waited for has come after its end."""
         if isinstance(found, Endpoint):
-            exchange.upstream.released(found, 0.0, False)
+            exchange.upstream.released(found, 0.0, False, told=False)
         else:
             exchange.upstream.pool.release(found)
 
@@ -175,6 +184,7 @@ class ReverseProxyResource(Leaf):
         if exchange.waited_since:
             exchange.queued = self.context.clock() - exchange.waited_since
         exchange.endpoint = endpoint
+        exchange.settled = False
         exchange.advance(PICKED)
         self._connect(exchange, endpoint, fresh=False)
 
@@ -217,6 +227,9 @@ class ReverseProxyResource(Leaf):
         if not ended and exchange.connection is connection:
             connection.watch(exchange.client)
             exchange.client.resume()
+        if len(exchange.held) > self._buffer:
+            exchange.held = b""
+            exchange.streamed = True
 
     def _request_fields(self, exchange: Exchange, endpoint: Endpoint) -> tuple[list[bytes], bytes]:
         head = exchange.head
@@ -250,8 +263,12 @@ class ReverseProxyResource(Leaf):
         if connection is None:
             exchange.held += piece
             return
-        exchange.streamed = True
-        exchange.held = b""
+        if piece and not exchange.streamed:
+            if len(exchange.held) + len(piece) <= self._buffer:
+                exchange.held += piece
+            else:
+                exchange.held = b""
+                exchange.streamed = True
         connection.send_body(piece, ended, trailers)
         if ended:
             connection.unwatch()
@@ -298,6 +315,8 @@ class ReverseProxyResource(Leaf):
 
     def response(self, exchange: Exchange, head: ResponseHead, body: bytes, ended: bool) -> None:
         """The response's head, with what there is of its body."""
+        if head.status in ANSWERS and self._replaced(exchange, head.status, ended):
+            return
         exchange.advance(HEAD)
         exchange.headed = self.context.clock()
         self._count_head(exchange, head)
@@ -316,6 +335,8 @@ class ReverseProxyResource(Leaf):
         if upstream.via_back:
             lines.append(self.context.via.field)
         lines.append(b"X-Request-Id: " + exchange.request_id)
+        if exchange.limit_field:
+            lines.append(exchange.limit_field)
         if self._response_edits is not None:
             head.lines = self._response_edits.apply(lines)
 
@@ -342,13 +363,13 @@ class ReverseProxyResource(Leaf):
             _count_error(endpoint, error)
             self.cut(exchange, error)
             return
-        stale = connection is not None and connection.reused and connection.untouched
-        if (
-            stale
-            and isinstance(error, Reset)
-            and not exchange.streamed
-            and exchange.head.method in IDEMPOTENT
-        ):
+        stale = (
+            isinstance(error, Reset)
+            and connection is not None
+            and connection.reused
+            and connection.untouched
+        )
+        if stale and not exchange.streamed and exchange.head.method in IDEMPOTENT:
             exchange.advance(REPEAT)
             self._connect(exchange, endpoint, fresh=True)
             return
@@ -356,7 +377,72 @@ class ReverseProxyResource(Leaf):
             _count_error(endpoint, error)
         if connection is None:
             endpoint.connect_failures += 1
-        self.refuse(exchange, error)
+        self._settle(exchange, failed=not stale)
+        kind = _KINDS.get(error.reason, "")
+        if not self._retry(exchange, kind, sent=connection is not None):
+            self.refuse(exchange, error)
+
+    # --- further tries
+
+    def _replaced(self, exchange: Exchange, status: int, ended: bool) -> bool:
+        """An endpoint answered that it cannot: try another, if one may be asked."""
+        endpoint = exchange.endpoint
+        assert endpoint is not None
+        kind = ANSWERS[status]
+        if self._refusal(exchange, kind, sent=True):
+            return False
+        connection = exchange.connection
+        self._settle(exchange, failed=True)
+        if not self._retry(exchange, kind, sent=True):
+            return False
+        if not ended:
+            connection.give_up()
+        return True
+
+    def _refusal(self, exchange: Exchange, kind: str, *, sent: bool) -> str:
+        return self._retries.refusal(
+            kind,
+            exchange.head.method,
+            tries=len(exchange.tried) + 1,
+            sent=sent,
+            held=not exchange.streamed,
+        )
+
+    def _retry(self, exchange: Exchange, kind: str, *, sent: bool) -> bool:
+        """Try a failed request again, before anything of an answer has gone to its client.
+
+        Returns:
+            Whether it goes on.
+        """
+        now = self.context.clock()
+        if self._refusal(exchange, kind, sent=sent) or now >= exchange.deadline:
+            return False
+        budget = self._retries.budget
+        if not budget.has_room(now):
+            self._counters.retried(kind, "refused")
+            return False
+        assert exchange.endpoint is not None
+        tried = (*exchange.tried, exchange.endpoint)
+        other = exchange.upstream.pick_other(tried)
+        if other is None:
+            return False
+        budget.retry(now)
+        exchange.tried = tried
+        if exchange.retried:
+            self._counters.retried(exchange.retried, "failure")
+        exchange.retried = kind
+        exchange.advance(RETRY)
+        self._picked(other, exchange)
+        return True
+
+    def _settle(self, exchange: Exchange, *, failed: bool, told: bool = True) -> None:
+        """Tell the endpoint's upstream how a try went; once a try."""
+        endpoint = exchange.endpoint
+        if endpoint is None or exchange.settled:
+            return
+        exchange.settled = True
+        seconds = (exchange.headed or self.context.clock()) - exchange.started
+        exchange.upstream.released(endpoint, seconds, failed, told=told)
 
     def switched(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         """101: from here on bytes go both ways."""
@@ -376,18 +462,25 @@ class ReverseProxyResource(Leaf):
     def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
         """End the exchange here and at its upstream."""
         self._counters.in_flight -= 1
-        endpoint = exchange.endpoint
-        if endpoint is not None:
-            upstream = exchange.upstream
-            seconds = self.context.clock() - exchange.started
-            if exchange.way is self:
-                upstream.counters.window.add(seconds)
-            failed = exchange.status in (502, 503, 504) or exchange.reason == "body_cut"
-            upstream.released(endpoint, seconds, failed)
+        if exchange.endpoint is not None:
+            if exchange.headed and exchange.way is self:
+                exchange.upstream.counters.window.add(self.context.clock() - exchange.started)
+            failed = exchange.status in ANSWERS
+            self._settle(exchange, failed=failed, told=bool(exchange.headed))
+            if exchange.retried:
+                self._counters.retried(exchange.retried, "failure" if failed else "success")
         super().finish(exchange, tell=tell)
 
 
 _AS_IT_IS: Final = Rewrite()
+
+
+_KINDS: Final = {
+    "connect_failed": CONNECT_FAILURE,
+    "connect_timeout": CONNECT_FAILURE,
+    "reset": RESET,
+    "header_timeout": TIMEOUT,
+}
 
 
 def _count_error(endpoint: Endpoint, error: GatewayError) -> None:

@@ -22,6 +22,7 @@ from gatewayd.core.routes import Table
 from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.proxy.answers import own_answer
 from gatewayd.proxy.context import Context
+from gatewayd.proxy.filters import Filters
 from gatewayd.proxy.site import SiteClient
 from gatewayd.proxy.way import Way
 
@@ -32,6 +33,7 @@ class Leaf(Way):
     """A resource that answers all below it itself."""
 
     isLeaf = True
+    filters: Filters | None = None  # of its route, set by the service
 
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange whose client has been introduced, and answer it now or later."""
@@ -97,8 +99,13 @@ class Root(Leaf):
         if self._trace.on:
             self._trace.write(f"{exchange!r} of {exchange.client_ip} takes {route!r}")
         exchange.route = route.name
-        exchange.way = route.leaf
-        route.leaf.begin(exchange)
+        exchange.way = leaf = route.leaf
+        if leaf.filters is not None:
+            refusal = leaf.filters.refusal(exchange, context.clock())
+            if refusal is not None:
+                leaf.refuse(exchange, refusal)
+                return
+        leaf.begin(exchange)
 
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """Answer with an error, also what was never a request."""

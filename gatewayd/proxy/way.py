@@ -26,6 +26,8 @@ class Way:
     def answer(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """Send a complete answer of the gateway's own, and end the exchange."""
         head.lines.append(b"X-Request-Id: " + exchange.request_id)
+        if exchange.limit_field:
+            head.lines.append(exchange.limit_field)
         if self._response_edits is not None:
             head.lines = self._response_edits.apply(head.lines)
         exchange.answered = True
@@ -73,6 +75,8 @@ class Way:
         counters.bytes_out += exchange.bytes_out
         if not tunnelled:
             counters.duration.observe(ended - exchange.started)
+        if exchange.gate is not None:
+            exchange.gate.leave()
         client = exchange.client
         exchange.client = exchange.connection = exchange.waiting = None
         exchange.held = b""

@@ -107,7 +107,7 @@ class StaticMembers(Service):
         resolver: for those that are names.
         clock: Twisted's IReactorTime.
         refresh: seconds between look-ups.
-        timeout: seconds for one.
+        timeout: seconds for one, 0 = for ever.
         warn: takes a message for people.
         """
         self._upstream = upstream
@@ -140,6 +140,9 @@ class StaticMembers(Service):
         """Twisted: end; what is still looked up is ignored."""
         super().stopService()
         self._round += 1
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -149,7 +152,8 @@ class StaticMembers(Service):
         this_round = self._round
         for name in self._names:
             self._resolver.resolve(name, partial(self._answered, this_round, name))
-        self._timer = self._clock.callLater(self._timeout, self._timed_out)
+        if self._timeout:
+            self._timer = self._clock.callLater(self._timeout, self._timed_out)
 
     def _answered(self, this_round: int, name: str, found: list[str]) -> None:
         if this_round != self._round or name not in self._waiting:
@@ -157,7 +161,7 @@ class StaticMembers(Service):
         self._waiting.discard(name)
         self._take(name, found, "has no address")
         if not self._waiting:
-            self._timer.cancel()
+            self._stop_timer()
             self._end_round()
 
     def _timed_out(self) -> None:

@@ -7,22 +7,22 @@ seam, by which a stock Agent or treq gets a stock `HTTP11ClientProtocol`. One le
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.error import TimeoutError as DialTimeout
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol
 
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import Endpoint
-from gatewayd.core.errors import ConnectFailed, ConnectTimeout, GatewayError
+from gatewayd.core.errors import ConnectFailed, ConnectTimeout, GatewayError, QueueFull
 from gatewayd.core.pooling import FAST, STOCK, Ledger
 from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.net.dialer import Dialer
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
+from gatewayd.upstreams.stock import StockFactory, StockProtocol
 
 FRESH_ENOUGH = 2.0  # seconds idle within which a request that cannot be sent twice takes the risk
 _MARGIN = 1.0  # seconds before an endpoint's promised end at which we leave first
@@ -40,6 +40,7 @@ class HTTPConnectionPool:
         max_idle_per_endpoint: int = 64,
         idle_timeout: float = 90.0,
         max_connections_per_endpoint: int = 0,
+        max_pending: int = 1024,
         max_header_bytes: int = 65536,
         read_ahead: int = 65536,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
@@ -55,6 +56,7 @@ class HTTPConnectionPool:
             max_idle_per_endpoint: of these for one endpoint.
             idle_timeout: seconds that one is kept, 0 = for ever.
             max_connections_per_endpoint: open at once, busy or idle, 0 = any number.
+            max_pending: calls of getConnection that may wait for one endpoint, 0 = none.
             max_header_bytes: of a response.
             read_ahead: bytes that each direction may hold for a slow reader.
             timeouts: of each try.
@@ -68,7 +70,9 @@ class HTTPConnectionPool:
             max_idle_per_endpoint=max_idle_per_endpoint,
             max_open=max_connections_per_endpoint,
         )
+        self.persistent = bool(max_idle and max_idle_per_endpoint)  # Agent asks
         self._idle_timeout = idle_timeout
+        self._max_pending = max_pending
         self._max_header_bytes = max_header_bytes
         self.read_ahead = read_ahead
         self._trace = trace
@@ -77,7 +81,9 @@ class HTTPConnectionPool:
         self._dialer = dialer if dialer is not None else Dialer(reactor)
         self._opening: dict[UpstreamConnection, Deferred[UpstreamConnection]] = {}
         self._live: set[UpstreamConnection] = set()
-        self._stock_timers: dict[Any, Any] = {}
+        self._stock_timers: dict[StockProtocol, Any] = {}
+        self._stock_waiting: dict[Hashable, deque[Deferred[None]]] = {}
+        self._closing: list[tuple[set[Any], Deferred[None]]] = []
         self._closed = False
         self.freed: Callable[[], None] | None = None  # told when a limited endpoint has room again
 
@@ -170,8 +176,9 @@ class HTTPConnectionPool:
         """A connection is no more."""
         self._live.discard(connection)
         self.ledger.closed(connection.endpoint)
-        if self.freed is not None:
-            self.freed()
+        if self._closing:
+            self._ended(connection)
+        self._room_for(connection.endpoint)
 
     # --- Twisted's seam: IAgent's pool
 
@@ -183,74 +190,131 @@ class HTTPConnectionPool:
             endpoint: a Twisted client endpoint, asked only where nothing is idle.
 
         Returns:
-            A Deferred that fires with an HTTP11ClientProtocol.
+            A Deferred that fires with an HTTP11ClientProtocol. At the limit of connections it waits
+            in line for one, or fails with QueueFull.
         """
-        connection = self.ledger.take(key, STOCK)
-        while connection is not None:
-            timer = self._stock_timers.pop(connection, None)
-            if timer is not None and timer.active():
-                timer.cancel()
-            if connection.state == "QUIESCENT":
-                found: Deferred[Any] = Deferred()
-                found.callback(connection)
-                return found
-            self.ledger.closed(key)
-            connection = self.ledger.take(key, STOCK)
+        connection = self._take_stock(key)
+        if connection is not None:
+            found: Deferred[Any] = Deferred()
+            found.callback(connection)
+            return found
+        if not self.ledger.has_room(key):
+            return self._wait_stock(key, endpoint)
         evicted = self.ledger.opening(key, STOCK)
         if evicted is not None:
             self._close_evicted(evicted)
 
-        def quiescent(protocol: Any) -> None:
+        def quiescent(protocol: StockProtocol) -> None:
             if self._closed or not self.ledger.keep(key, STOCK, protocol):
-                protocol.transport.loseConnection()
-            elif self._idle_timeout:
+                protocol.close()
+                return
+            if self._idle_timeout:
                 timer = self._reactor.callLater(self._idle_timeout, expired, protocol)
                 self._stock_timers[protocol] = timer
+            # Not at once: the protocol is not done with the old request yet.
+            self._reactor.callLater(0, self._room_for, key)
 
-        def expired(protocol: Any) -> None:
-            self._stock_timers.pop(protocol, None)
+        def expired(protocol: StockProtocol) -> None:
+            del self._stock_timers[protocol]
             self.ledger.drop(key, STOCK, protocol)
-            protocol.transport.loseConnection()
+            protocol.close()
 
-        def lost(protocol: HTTP11ClientProtocol) -> None:
-            timer = self._stock_timers.pop(protocol, None)
-            if timer is not None and timer.active():
-                timer.cancel()
+        def lost(protocol: StockProtocol) -> None:
+            self._stop_timer(protocol)
             self.ledger.drop(key, STOCK, protocol)
             self.ledger.closed(key)
+            self._ended(protocol)
+            self._room_for(key)
 
         def failed(reason: Failure) -> Failure:
             self.ledger.closed(key)
+            self._room_for(key)
             return reason
 
-        return maybeDeferred(endpoint.connect, _StockFactory(quiescent, lost)).addErrback(failed)
+        return maybeDeferred(endpoint.connect, StockFactory(quiescent, lost)).addErrback(failed)
+
+    def _take_stock(self, key: Hashable) -> StockProtocol | None:
+        """An idle stock connection that is not about to close."""
+        while True:
+            connection: StockProtocol | None = self.ledger.take(key, STOCK)
+            if connection is None:
+                return None
+            self._stop_timer(connection)
+            if connection.is_open:
+                return connection
+
+    def _wait_stock(self, key: Hashable, endpoint: Any) -> Deferred[Any]:
+        waiting = self._stock_waiting.setdefault(key, deque())
+        if len(waiting) >= self._max_pending:
+            return fail(QueueFull(f"{key}: {len(waiting)} requests wait already"))
+        waiter: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        return waiter.addCallback(lambda _: self.getConnection(key, endpoint))
+
+    def _room_for(self, key: Hashable) -> None:
+        """A connection has closed or is idle again: who waits may have it."""
+        waiting = self._stock_waiting.get(key)
+        while waiting and self.ledger.has_room(key):
+            waiting.popleft().callback(None)
+        if not waiting:
+            self._stock_waiting.pop(key, None)
+        if self.freed is not None:
+            self.freed()
+
+    def _stop_timer(self, protocol: StockProtocol) -> None:
+        timer = self._stock_timers.pop(protocol, None)
+        if timer is not None:
+            timer.cancel()
 
     # --- ends
 
     def forget(self, endpoint: Endpoint) -> None:
         """An endpoint has left: its idle connections close, busy ones finish."""
-        for kind, connection in self.ledger.forget(endpoint):
-            if kind == FAST:
-                connection.close()
-            else:
-                connection.transport.loseConnection()
+        self._close_idle(endpoint)
+
+    def _close_idle(self, key: Hashable) -> list[Any]:
+        closing = []
+        for kind, connection in self.ledger.forget(key):
+            closing.append(connection)
+            if kind == STOCK:
+                self._stop_timer(connection)
+            connection.close()
+        return closing
 
     def closeCachedConnections(self) -> Deferred[None]:
-        """Twisted's name: close all idle connections; what is busy closes when it is done."""
-        for key in list(self.ledger.slots):
-            for kind, connection in self.ledger.forget(key):
-                if kind == FAST:
-                    connection.close()
-                else:
-                    connection.transport.loseConnection()
+        """Twisted's name: close all idle connections; what is busy closes when it is done.
+
+        Returns:
+            A Deferred that fires when those that were idle are closed.
+        """
+        closing = {each for key in list(self.ledger.slots) for each in self._close_idle(key)}
         done: Deferred[None] = Deferred()
-        done.callback(None)
+        if closing:
+            self._closing.append((closing, done))
+        else:
+            done.callback(None)
         return done
 
-    def close(self) -> None:
-        """The end: idle connections close, and no other is kept."""
+    def _ended(self, connection: Any) -> None:
+        """A connection is no more: whoever asked for its end may be told."""
+        for entry in list(self._closing):
+            closing, done = entry
+            closing.discard(connection)
+            if not closing:
+                self._closing.remove(entry)
+                done.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """The end: idle connections close, no other is kept, and nobody waits on.
+
+        Returns:
+            As closeCachedConnections.
+        """
         self._closed = True
-        self.closeCachedConnections()
+        for waiting in list(self._stock_waiting.values()):
+            for waiter in list(waiting):
+                waiter.cancel()
+        return self.closeCachedConnections()
 
     def abort(self) -> None:
         """The drain's time is over."""
@@ -265,8 +329,9 @@ class HTTPConnectionPool:
             connection.pool = _Forgotten()
             connection.close()
         else:
-            self._stock_timers.pop(connection, None)
-            connection.transport.loseConnection()
+            self._stop_timer(connection)
+            connection.forget()
+            connection.close()
 
 
 class _Forgotten:
@@ -277,36 +342,6 @@ class _Forgotten:
 
     def closed(self, connection: UpstreamConnection) -> None:
         """Nothing to do."""
-
-
-class _StockProtocol(HTTP11ClientProtocol):
-    """Tells the ledger when it is no more."""
-
-    def __init__(
-        self,
-        quiescent: Callable[[HTTP11ClientProtocol], None],
-        lost: Callable[[HTTP11ClientProtocol], None],
-    ) -> None:
-        super().__init__(quiescent)
-        self._lost = lost
-
-    def connectionLost(self, reason: Any = None) -> None:
-        super().connectionLost(reason)
-        self._lost(self)
-
-
-class _StockFactory(Factory):
-    noisy = False
-
-    def __init__(
-        self,
-        quiescent: Callable[[HTTP11ClientProtocol], None],
-        lost: Callable[[HTTP11ClientProtocol], None],
-    ) -> None:
-        self._callbacks = (quiescent, lost)
-
-    def buildProtocol(self, addr: Any) -> _StockProtocol:
-        return _StockProtocol(*self._callbacks)
 
 
 def _connect_error(reason: Failure, endpoint: Endpoint) -> GatewayError:

@@ -9,17 +9,20 @@ serves; requests in flight notice nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.balancers import Balancer, Slices, compile_balancer, policy_name
+from gatewayd.core.breaker import CLOSED, Breaker
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import Endpoint, Member, reconcile
-from gatewayd.core.errors import NoEndpoint, PendingTimeout, QueueFull
+from gatewayd.core.errors import BreakerOpen, NoEndpoint, PendingTimeout, QueueFull
+from gatewayd.core.health import Health, PassiveRules
+from gatewayd.core.limits import AdaptiveLimit
 from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.upstreams.pool import HTTPConnectionPool
 
@@ -38,12 +41,27 @@ class _Waiter:
         self.key = key
         self.since = since
         self._upstream = upstream
+        self.asked: Deferred[Any] | None = None  # a balancer that has to wait itself
         self.deferred: Deferred[Endpoint] = Deferred(lambda _: upstream.forget(self))
 
     def expired(self, now: float) -> None:
         """pending_timeout is over."""
         self._upstream.forget(self)
         self.deferred.errback(PendingTimeout("no slot within pool.pending_timeout"))
+
+
+class _Alarm:
+    """Reviews an upstream when time alone changes an endpoint's state."""
+
+    deadline: float = INFINITY
+    wakes: float = INFINITY
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def expired(self, now: float) -> None:
+        """The wheel: it is time."""
+        self._upstream.review()
 
 
 class Upstream:
@@ -65,6 +83,10 @@ class Upstream:
         hash_key: str = "client_ip",
         base_path: str = "",
         via: str = "both",
+        health: Health | None = None,
+        breaker: Breaker | None = None,
+        adaptive: AdaptiveLimit | None = None,
+        notice: Callable[[str], None] | None = None,
         trace: Trace = SILENT,
     ) -> None:
         """Make one without members.
@@ -81,6 +103,10 @@ class Upstream:
             hash_key: what `pick` is given (consistent_hash).
             base_path: put in front of every path.
             via: which way our Via is added: `both`, `response` or `none`.
+            health: which endpoints may be picked; default: passive health with its defaults.
+            breaker: of the upstream as a whole.
+            adaptive: bounds requests in flight by response times.
+            notice: takes a message when an endpoint's state changes.
             trace: debug output.
         """
         self.name = name
@@ -97,6 +123,10 @@ class Upstream:
         self.known = False  # a first membership has come
         self.changed_at = 0.0
         self._departed: dict[Endpoint, float] = {}  # until when their series are shown
+        self.health = health if health is not None else Health(passive=PassiveRules())
+        self.breaker = breaker
+        self.adaptive = adaptive
+        self.in_flight = 0
         self.balancer: Balancer = balancer((), random=random)
         self._kind = balancer
         self._random = random
@@ -106,8 +136,12 @@ class Upstream:
         self._pending_timeout = pending_timeout
         self._waiting: deque[_Waiter] = deque()
         self._compiling: Slices[Balancer] | None = None
-        self._limited = bool(pool.ledger.max_open)
-        if self._limited:
+        self._guarded = False  # picks have to look twice: core.health
+        self._alarm = _Alarm(self)
+        self._watchers: list[Callable[[], None]] = []
+        self._notice = notice
+        self._limited = bool(pool.ledger.max_open) or adaptive is not None
+        if pool.ledger.max_open:
             pool.freed = self._slot_freed
 
     def __repr__(self) -> str:
@@ -136,10 +170,15 @@ class Upstream:
             The endpoint, or a Deferred that fires with one.
 
         Raises:
+            BreakerOpen: too much failed lately.
             NoEndpoint: there were members and none is usable.
             QueueFull: max_pending requests wait already.
+            PendingTimeout: it would have to wait, and pending_timeout is 0.
         """
         balancer = self.balancer
+        breaker = self.breaker
+        if breaker is not None and breaker.state != CLOSED:
+            self._ask_breaker(breaker)
         if self._limited:
             if self._waiting:
                 return self._wait(key)
@@ -149,8 +188,11 @@ class Upstream:
         else:
             endpoint = balancer.next() if balancer.next is not None else balancer.pick(key)
         if isinstance(endpoint, Endpoint):
+            if self._guarded:
+                endpoint = self._look_twice(endpoint, key)
             endpoint.picks += 1
             endpoint.in_flight += 1
+            self.in_flight += 1
             if self._trace.on:
                 self._trace.write(f"{self.name} picks {endpoint!r}")
             return endpoint
@@ -165,10 +207,64 @@ class Upstream:
             raise NoEndpoint(f"upstream {self.name}'s balancer found no endpoint")
         endpoint.picks += 1
         endpoint.in_flight += 1
+        self.in_flight += 1
         return endpoint
+
+    def _ask_breaker(self, breaker: Breaker) -> None:
+        now = self.clock()
+        if not breaker.allows(now):
+            wait = breaker.retry_after(now)
+            raise BreakerOpen(f"upstream {self.name} failed too much: open for {wait} s more", wait)
+
+    def _look_twice(self, endpoint: Endpoint, key: bytes | None) -> Endpoint:
+        """Pass over an endpoint that starts slowly or is probed, where there is another."""
+        now = self.clock()
+        admits = self.health.admits
+        for _ in range(_ATTEMPTS):
+            if admits(endpoint, self._random.random(), now):
+                return endpoint
+            self.balancer.released(endpoint, 0.0, False)
+            other = self.balancer.pick(key)
+            if not isinstance(other, Endpoint) or other is endpoint:
+                break
+            endpoint = other
+        others = self.balancer.endpoints
+        start = self._random.randrange(len(others))
+        for offset in range(len(others)):
+            other = others[start - offset]
+            if admits(other, 0.0, now):
+                return other
+        return endpoint
+
+    def pick_other(self, tried: Collection[Endpoint]) -> Endpoint | None:
+        """Choose for a request that failed elsewhere: none of those it tried, if there is another.
+
+        Args:
+            tried: endpoints that failed it.
+
+        Returns:
+            An endpoint whose connection can be had at once, or None.
+        """
+        others = self.balancer.endpoints
+        if not others or (self.breaker is not None and self.breaker.state != CLOSED):
+            return None
+        if self.adaptive is not None and not self.adaptive.has_room(self.in_flight):
+            return None
+        has_room = self.pool.ledger.has_room
+        start = self._random.randrange(len(others))
+        found: Endpoint | None = None
+        for offset in range(len(others)):
+            other = others[start - offset]
+            if has_room(other):
+                found = other
+                if other not in tried:
+                    break
+        return self._picked(found) if found is not None else None
 
     def _pick_with_room(self, key: bytes | None) -> Any:
         """A pick that can have a connection at once; None if none can."""
+        if self.adaptive is not None and not self.adaptive.has_room(self.in_flight):
+            return None
         has_room = self.pool.ledger.has_room
         endpoint: Any = None
         for _ in range(_ATTEMPTS):
@@ -178,15 +274,75 @@ class Upstream:
             self.balancer.released(endpoint, 0.0, False)
         return next((other for other in self.balancer.endpoints if has_room(other)), None)
 
-    def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
-        """A picked endpoint's request is over."""
+    def released(
+        self, endpoint: Endpoint, seconds: float, failed: bool, *, told: bool = True
+    ) -> None:
+        """A picked endpoint's request is over.
+
+        Args:
+            endpoint: as picked.
+            seconds: to the response's head.
+            failed: by the endpoint's fault.
+            told: it came to a verdict; False where a client left before.
+        """
         endpoint.in_flight -= 1
+        self.in_flight -= 1
         self.balancer.released(endpoint, seconds, failed)
+        if told:
+            now = self.clock()
+            if self.health.served(endpoint, failed, self.endpoints, now):
+                self._settled(endpoint)
+            if self.breaker is not None and self.breaker.done(failed, now):
+                self._say(f"the circuit breaker of upstream {self.name} is {self.breaker.state}")
+            if self.adaptive is not None:
+                self.adaptive.released(seconds, failed, self.in_flight)
+        if self.adaptive is not None and self._waiting:
+            self._slot_freed()
+
+    # --- health
+
+    def checked(self, endpoint: Endpoint, good: bool) -> None:
+        """An active check is over."""
+        self.counters.checks["good" if good else "bad"] += 1
+        if self.health.checked(endpoint, good, self.clock()):
+            self._settled(endpoint)
+
+    def drain(self, label: str, drained: bool) -> None:
+        """Take an endpoint out, or put it back.
+
+        Raises:
+            LookupError: there is no such endpoint.
+        """
+        for endpoint in self.endpoints:
+            if endpoint.label == label:
+                if self.health.drain(endpoint, drained, self.clock()):
+                    self._settled(endpoint)
+                return
+        raise LookupError(f"upstream {self.name} has no endpoint {label}")
+
+    def review(self) -> None:
+        """Time has changed a state: an ejection is over, a slow start done."""
+        now = self.clock()
+        changed = [each for each in self.endpoints if self.health.settle(each, now)]
+        for endpoint in changed:
+            self._say(f"upstream {self.name}: {endpoint.label} is {endpoint.state}")
+        self.recompile()
+
+    def _settled(self, endpoint: Endpoint) -> None:
+        self._say(f"upstream {self.name}: {endpoint.label} is {endpoint.state}")
+        self.recompile()
+
+    def _say(self, message: str) -> None:
+        if self._notice is not None:
+            self._notice(message)
 
     # --- waiting
 
     def _wait(self, key: bytes | None) -> Deferred[Endpoint]:
-        if len(self._waiting) >= self._max_pending or not self._pending_timeout:
+        if not self._pending_timeout:
+            self.counters.rejected += 1
+            raise PendingTimeout(f"upstream {self.name}: pool.pending_timeout is 0")
+        if len(self._waiting) >= self._max_pending:
             self.counters.rejected += 1
             raise QueueFull(f"upstream {self.name}: {len(self._waiting)} requests wait already")
         waiter = _Waiter(self, key, self.clock())
@@ -202,6 +358,8 @@ class Upstream:
             self._waiting.remove(waiter)
             self.counters.pending -= 1
             waiter.deadline = INFINITY
+        elif waiter.asked is not None:
+            waiter.asked.cancel()
 
     def _slot_freed(self) -> None:
         while self._waiting:
@@ -214,6 +372,7 @@ class Upstream:
             waiter.deadline = INFINITY
             self.counters.queue.observe(self.clock() - waiter.since)
             if isinstance(endpoint, Deferred):
+                waiter.asked = endpoint
                 endpoint.addCallback(self._picked).chainDeferred(waiter.deferred)
             else:
                 waiter.deferred.callback(self._picked(endpoint))
@@ -236,6 +395,7 @@ class Upstream:
         self.endpoints = change.members
         for endpoint in change.joined:
             self._departed.pop(endpoint, None)
+            self.health.joined(endpoint, now, first=first)
         for endpoint in change.left:
             self._departed[endpoint] = now + _REMEMBERED
             self.pool.forget(endpoint)
@@ -245,6 +405,12 @@ class Upstream:
             self.counters.changes += 1
         if change or first:
             self.recompile()
+            for told in self._watchers:
+                told()
+
+    def watch_members(self, told: Callable[[], None]) -> None:
+        """Call somebody after each change of the membership."""
+        self._watchers.append(told)
 
     def departed(self, now: float) -> list[Endpoint]:
         """Endpoints that have left not long ago; their figures are still shown."""
@@ -254,7 +420,16 @@ class Upstream:
 
     def recompile(self) -> None:
         """Build the balancer anew: a membership, a weight or a state has changed."""
-        usable = [endpoint for endpoint in self.endpoints if endpoint.usable]
+        panic = self.health.panic
+        usable = self.health.usable(self.endpoints)
+        if panic != self.health.panic:
+            state = (
+                "is in panic: too few members are usable, all are used" if not panic else "is calm"
+            )
+            self._say(f"upstream {self.name} {state}")
+        now = self.clock()
+        self._guarded = self.health.guarded(self.endpoints)
+        self.wheel.arm(self._alarm, self.health.wakes(self.endpoints, now))
         slices = compile_balancer(self._kind, usable, self._random, self.balancer)
         started = self._compiling is not None
         self._compiling = slices
@@ -275,9 +450,11 @@ class Upstream:
             return
         try:
             next(slices)
-        except StopIteration as stop:
-            self._compiling = None
-            self.balancer = stop.value
+        except Exception as error:
+            self._compiling = None  # a balancer of one's own may fail: the last one serves on
+            if not isinstance(error, StopIteration):
+                raise
+            self.balancer = error.value
             if self._trace.on:
                 self._trace.write(f"{self!r} picks among {len(self.balancer.endpoints)}")
             if self.balancer.endpoints:
@@ -285,10 +462,14 @@ class Upstream:
             else:
                 self._refuse_waiters()
 
-    def close(self) -> None:
-        """The end: nobody waits on."""
+    def close(self) -> Deferred[None]:
+        """The end: nobody waits on.
+
+        Returns:
+            A Deferred that fires when the idle connections are closed.
+        """
         self._refuse_waiters()
-        self.pool.close()
+        return self.pool.close()
 
 
 class Split:

@@ -105,6 +105,34 @@ def framing_of(fields: list[tuple[str, bytes]], otherwise: str) -> tuple[str, in
     return otherwise, 0
 
 
+def doubts(block: bytes, response: bool) -> list[str]:
+    """What the most careless of servers could read in another way in a head that came in.
+
+    It ends lines at LF, folds lines, and looks through blanks, controls and case in names: if even so
+    there is one framing and one Host, nobody can be made to see another.
+    """
+    first, *lines = block.replace(b"\r", b"").split(b"\n")
+    found: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"host": []}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = bytes(c for c in name.lower() if 0x20 < c < 0x7F)
+        if name in found:
+            found[name].append(value)
+    lengths, codings, hosts = found.values()
+    modern = first.endswith(b"HTTP/1.1")
+    return [
+        doubt
+        for doubt, held in {
+            "two framings": len(lengths) + len(codings) > 1,
+            "a coding": any(value.strip().lower() != b"chunked" for value in codings),
+            "a coding in HTTP/1.0": bool(codings) and not modern,
+            "a length": any(not value.strip(b" \t").isdigit() for value in lengths),
+            "hosts": not response and (len(hosts) > 1 or (modern and not hosts)),
+        }.items()
+        if held
+    ]
+
+
 def read_chunked(data: bytes, at: int) -> tuple[bytes, list[bytes], int]:
     """Read a chunked body without any extension, as the gateway writes it.
 

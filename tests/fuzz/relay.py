@@ -71,6 +71,8 @@ class Relay:
         """Nothing has come yet."""
         self.error: GatewayError | None = None
         self.sent: list[bytes] = []  # whole messages as they go on
+        self.bodies: list[bytes] = []  # theirs
+        self.blocks: list[bytes] = []  # heads as they came
         self._held = b""
         self._body: Body | None = None
         self._pieces = b""
@@ -126,6 +128,7 @@ class Relay:
 
     def _end(self, body: Body) -> None:
         self._body = None
+        self.bodies.append(self._pieces)
         self.sent.append(self._whole(self._pieces, body.trailers))
         self._pieces = b""
 
@@ -149,6 +152,7 @@ class RequestRelay(Relay):
             return data[2:], False
         head = read_request(data[:end], RULES, MAX_HEADERS)
         self.heads.append(head)
+        self.blocks.append(data[:end])
         self._begin(Chunked(BadRequest) if head.length == CHUNKED else Length(head.length))
         return data[end + 4 :], False
 
@@ -174,6 +178,7 @@ class ResponseRelay(Relay):
             return data, True
         head = read_response(data[:end], self._methods[0])
         self.heads.append(head)
+        self.blocks.append(data[:end])
         if head.status >= 200:
             self._methods.pop(0)
             self._closed = head.close

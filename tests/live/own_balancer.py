@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gatewayd.core.balancers import Balancer
 
-class Last:
+
+class Last(Balancer):
     """Always the last endpoint that is available."""
 
     def __init__(self, endpoints: Sequence[Any], *, random: Any) -> None:

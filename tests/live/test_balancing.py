@@ -57,7 +57,11 @@ def daemon(module_daemon: StartDaemon, three: list[ScriptedUpstream]) -> Daemon:
         {"name": name, "match": {"path_prefix": f"/{name}"}, "upstream": name} for name in upstreams
     ]
     routes.append(
-        {"name": "split", "match": {"path_prefix": "/split"}, "upstream": {"only_a": 3, "only_b": 1}}
+        {
+            "name": "split",
+            "match": {"path_prefix": "/split"},
+            "upstream": {"only_a": 3, "only_b": 1},
+        }
     )
     upstreams["only_a"] = [ends[0]]
     upstreams["only_b"] = [ends[1]]
@@ -231,7 +235,12 @@ def pending(daemon: Daemon) -> float:
 def limited(upstream: ScriptedUpstream, **pool: object) -> dict[str, object]:
     """An upstream u with such a pool."""
     return configuration(
-        {"u": {"endpoints": [upstream.endpoint], "pool": {"max_connections_per_endpoint": 2, **pool}}}
+        {
+            "u": {
+                "endpoints": [upstream.endpoint],
+                "pool": {"max_connections_per_endpoint": 2, **pool},
+            }
+        }
     )
 
 
@@ -369,7 +378,9 @@ def test_idle_connections_are_bounded(
         client.close()
 
 
-def test_idle_connections_time_out(start_daemon: StartDaemon, start_upstream: StartUpstream) -> None:
+def test_idle_connections_time_out(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
     upstream = start_upstream()
     daemon = start_daemon(
         configuration({"u": {"endpoints": [upstream.endpoint], "pool": {"idle_timeout": "500ms"}}})

@@ -226,13 +226,11 @@ def test_a_client_that_left_costs_nobody_anything(pair: Pair) -> None:
     for client in clients:
         client.reset()
     pair.upstream.wait_until(
-        lambda: all(item.connection.ended for item in pair.upstream.requests if item.path == "/crowd"),
+        lambda: all(
+            item.connection.ended for item in pair.upstream.requests if item.path == "/crowd"
+        ),
         10,
     )
 
-    eventually(
-        lambda: pair.daemon.sample("requests_in_flight") == 0, what="no request in flight"
-    )
-    eventually(
-        lambda: pair.daemon.sample("client_connections") == 0, what="no connection open"
-    )
+    eventually(lambda: pair.daemon.sample("requests_in_flight") == 0, what="no request in flight")
+    eventually(lambda: pair.daemon.sample("client_connections") == 0, what="no connection open")

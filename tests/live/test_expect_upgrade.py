@@ -38,13 +38,21 @@ class Pair:
 def pair(module_daemon: StartDaemon, module_upstream: StartUpstream) -> Pair:
     upstream = module_upstream()
     routes = [
-        {"name": "short", "match": {"path_prefix": "/short"}, "upstream": "u",
-         "timeouts": {"tunnel": "500ms"}},
+        {
+            "name": "short",
+            "match": {"path_prefix": "/short"},
+            "upstream": "u",
+            "timeouts": {"tunnel": "500ms"},
+        },
         {"name": "all", "upstream": "u"},
     ]
     document = configuration(
-        {"u": {"endpoints": [upstream.endpoint],
-               "timeouts": {"read": "400ms", "write": "400ms", "response_header": "2s"}}},
+        {
+            "u": {
+                "endpoints": [upstream.endpoint],
+                "timeouts": {"read": "400ms", "write": "400ms", "response_header": "2s"},
+            }
+        },
         routes=routes,
         listener={"timeouts": {"idle": "400ms", "read": "400ms", "write": "400ms"}},
     )
@@ -346,9 +354,12 @@ def test_a_101_nobody_asked_for_is_502(pair: Pair, head: bytes) -> None:
     with pair.daemon.client() as client:
         response = client.ask(head)
     assert response.status == 502
-    assert pair.daemon.access(
-        lambda item: item["path"] == "/unasked" and item["status"] == 502
-    )["reason"] == "bad_response"
+    assert (
+        pair.daemon.access(lambda item: item["path"] == "/unasked" and item["status"] == 502)[
+            "reason"
+        ]
+        == "bad_response"
+    )
 
 
 def test_a_101_to_another_protocol_is_502(pair: Pair) -> None:

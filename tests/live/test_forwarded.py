@@ -38,7 +38,9 @@ class House:
         """A new connection to a listener."""
         return RawClient(self.daemon.address_of(listener))
 
-    def pass_on(self, path: str, *lines: str, listener: str = "web", before: bytes = b"") -> Recorded:
+    def pass_on(
+        self, path: str, *lines: str, listener: str = "web", before: bytes = b""
+    ) -> Recorded:
         """Send a GET through; what the upstream got."""
         with self.connect(listener) as client:
             client.send(before)
@@ -94,7 +96,9 @@ def test_hop_by_hop_fields_of_requests_stop_here(house: House, name: str) -> Non
 )
 def test_what_connection_names_stops_here(house: House, connection: str) -> None:
     path = f"/named/{connection.encode().hex()}"
-    seen = house.pass_on(path, "X-Private: 1", f"Connection: {connection}", "x-private: 2", "X-B: 3")
+    seen = house.pass_on(
+        path, "X-Private: 1", f"Connection: {connection}", "x-private: 2", "X-B: 3"
+    )
     assert seen.all("X-Private") == []
     assert seen.all("X-B") == ["3"]
     assert "private" not in ",".join(seen.all("Connection")).lower()
@@ -112,7 +116,8 @@ def test_a_name_not_named_stays(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Via", "X-Request-Id"]
+    "name",
+    ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Via", "X-Request-Id"],
 )
 def test_connection_cannot_name_away_what_the_gateway_adds(house: House, name: str) -> None:
     seen = house.pass_on(f"/away/{name}", f"Connection: {name}")
@@ -137,7 +142,11 @@ def test_connection_cannot_name_away_the_framing(house: House, name: str) -> Non
 
 @pytest.mark.parametrize(
     "lines",
-    [("TE: trailers", "Connection: TE"), ("TE: gzip, trailers;q=0.5", "Connection: TE"), ("TE: gzip",)],
+    [
+        ("TE: trailers", "Connection: TE"),
+        ("TE: gzip, trailers;q=0.5", "Connection: TE"),
+        ("TE: gzip",),
+    ],
 )
 def test_te_goes_on_as_trailers_or_not_at_all(house: House, lines: tuple[str, ...]) -> None:
     seen = house.pass_on(f"/te/{lines[0].encode().hex()}", *lines)
@@ -530,23 +539,27 @@ def test_proxy_protocol_is_required_where_told(house: House, name: str) -> None:
 def test_proxy_protocol_from_some(house: House) -> None:
     """Required from the named peers, not understood from others."""
     line = b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 80\r\n"
-    assert house.pass_on("/from", listener="proxied_from", before=line).get(
-        "X-Forwarded-For"
-    ) == "203.0.113.7"
+    assert (
+        house.pass_on("/from", listener="proxied_from", before=line).get("X-Forwarded-For")
+        == "203.0.113.7"
+    )
     for listener, before in [("proxied_from", b""), ("proxied_from_elsewhere", line)]:
         with house.connect(listener) as client:
             client.send_anyway(before + request("/from/refused"))
             assert client.read_response().status == 400
-    assert house.pass_on("/from/plain", listener="proxied_from_elsewhere").get(
-        "X-Forwarded-For"
-    ) == "127.0.0.1"
+    assert (
+        house.pass_on("/from/plain", listener="proxied_from_elsewhere").get("X-Forwarded-For")
+        == "127.0.0.1"
+    )
     assert house.upstream.find("/from/refused") == []
 
 
 # Other keys.
 
 
-def test_via_none_and_response_only(start_daemon: StartDaemon, start_upstream: StartUpstream) -> None:
+def test_via_none_and_response_only(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
     upstream = start_upstream()
     daemon = start_daemon(
         configuration(

@@ -9,8 +9,14 @@ import pytest
 
 from tests.live.conftest import StartDaemon, StartUpstream
 from tests.live.framing_cases import BAD, BAD_BODIES, EITHER, GOOD, Bad, BadBody, Good
-from tests.live.harness import Daemon, RawClient, Recorded, Response, ScriptedUpstream
-from tests.live.harness import configuration
+from tests.live.harness import (
+    Daemon,
+    RawClient,
+    Recorded,
+    Response,
+    ScriptedUpstream,
+    configuration,
+)
 
 _paths = (f"/p{number}" for number in itertools.count())
 
@@ -179,7 +185,9 @@ def test_own_answer_is_plain_text_or_problem_json(pair: Pair) -> None:
 
 def test_a_large_body_survives_every_split(pair: Pair) -> None:
     """Chunks cut at every place of their framing still make the same body."""
-    wire = b"".join(b"%x\r\n%s\r\n" % (size, b"z" * size) for size in (1, 15, 16, 17)) + b"0\r\n\r\n"
+    wire = (
+        b"".join(b"%x\r\n%s\r\n" % (size, b"z" * size) for size in (1, 15, 16, 17)) + b"0\r\n\r\n"
+    )
     head = b"POST /split HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     for index in range(len(wire)):
         with pair.daemon.client() as client:

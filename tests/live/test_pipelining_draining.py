@@ -95,7 +95,9 @@ def test_the_slow_one_first_included(pair: Pair) -> None:
 
 
 def test_bodies_between_pipelined_requests(pair: Pair) -> None:
-    chunked = b"POST /b/2 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    chunked = (
+        b"POST /b/2 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
     with pair.daemon.client() as client:
         client.send(post("/b/1", b"one") + chunked + get("/b/3") + post("/b/4", b"x" * 50000))
         bodies = [client.read_response().body for _ in range(4)]
@@ -292,7 +294,9 @@ def test_the_upstream_keeps_its_connection(pair: Pair) -> None:
 def draining(start_daemon: StartDaemon, start_upstream: StartUpstream) -> Pair:
     upstream = start_upstream()
     upstream.default = echo_path
-    return Pair(start_daemon(configuration({"u": [upstream.endpoint]}, drain_timeout="5s")), upstream)
+    return Pair(
+        start_daemon(configuration({"u": [upstream.endpoint]}, drain_timeout="5s")), upstream
+    )
 
 
 def terminate(daemon: Daemon) -> None:
@@ -414,7 +418,9 @@ def test_a_second_sigterm_leaves_at_once(draining: Pair) -> None:
     gate.opened.set()
 
 
-def test_the_drains_deadline_holds(start_daemon: StartDaemon, start_upstream: StartUpstream) -> None:
+def test_the_drains_deadline_holds(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
     """A request that never ends is cut after drain_timeout, and the exit is clean."""
     upstream = start_upstream()
     upstream.on("/never", Gate())

@@ -294,7 +294,7 @@ def test_encoded_slashes_and_doubled_slashes_as_told(house: House) -> None:
 )
 def test_no_form_of_host_crashes_the_match(house: House, host: str) -> None:
     """Of the course gateway: a Host without a port did."""
-    assert house.taken("/any", host) == "any"
+    assert house.taken("/any", host) == ("six" if host.startswith("[") else "any")
 
 
 def test_match_and_forward_use_one_form(house: House) -> None:
@@ -427,7 +427,14 @@ def test_preserve_host(rewriting: House) -> None:
 
 def test_request_edits(rewriting: House) -> None:
     """Remove, set, add, after the gateway's own fields."""
-    lines = ["X-Env: dev", "X-Replaced: 1", "X-Replaced: 2", "X-More: 1", "Cookie: a=b", "X-Gone: 1"]
+    lines = [
+        "X-Env: dev",
+        "X-Replaced: 1",
+        "X-Replaced: 2",
+        "X-More: 1",
+        "Cookie: a=b",
+        "X-Gone: 1",
+    ]
     request = rewriting.seen("/edits", "h", *lines)
     assert request.all("X-Env") == ["prod"]
     assert request.all("X-Replaced") == ["ours"]

@@ -387,7 +387,9 @@ def test_an_idle_connection_makes_room_at_the_cap(
         client.close()
 
 
-def test_out_of_descriptors_recovers(start_daemon: StartDaemon, start_upstream: StartUpstream) -> None:
+def test_out_of_descriptors_recovers(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
     """Too many clients for the process: it lives, and serves when some have left."""
     upstream = start_upstream()
 

@@ -46,7 +46,12 @@ def house(module_daemon: StartDaemon, module_upstream: StartUpstream) -> Iterato
     upstream = module_upstream()
     hole = Blackhole()
     with refused_port() as refused:
-        timeouts = {"connect": "400ms", "response_header": "500ms", "read": "500ms", "write": "500ms"}
+        timeouts = {
+            "connect": "400ms",
+            "response_header": "500ms",
+            "read": "500ms",
+            "write": "500ms",
+        }
         document = configuration(
             {
                 "u": {"endpoints": [upstream.endpoint], "timeouts": timeouts},
@@ -238,7 +243,7 @@ def test_closed_in_the_head_is_502(house: House, part: bytes) -> None:
 BROKEN = {
     "rubbish": b"rubbish\r\n\r\n",
     "binary": bytes(range(1, 256)) + b"\r\n\r\n",
-    "HTTP/0.9": b"<html>hello</html>",
+    "HTTP/0.9": b"<html>hello</html>\r\n\r\n",
     "HTTP/2": b"HTTP/2 200\r\nContent-Length: 0\r\n\r\n",
     "HTTP/2.0": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.10": b"HTTP/1.10 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -285,7 +290,9 @@ BROKEN = {
     "NUL in a value": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: a\x00b\r\n\r\n",
     "CR in a value": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: a\rSet-Cookie: x\r\n\r\n",
     "DEL in a value": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: \x7f\r\n\r\n",
-    "an oversized field": b"HTTP/1.1 200 OK\r\nX-A: " + b"x" * 70000 + b"\r\nContent-Length: 0\r\n\r\n",
+    "an oversized field": b"HTTP/1.1 200 OK\r\nX-A: "
+    + b"x" * 70000
+    + b"\r\nContent-Length: 0\r\n\r\n",
     "many fields": b"HTTP/1.1 200 OK\r\n" + b"X-A: bbbbbbbbbb\r\n" * 8000 + b"\r\n",
     "an oversized reason": b"HTTP/1.1 200 " + b"O" * 70000 + b"\r\nContent-Length: 0\r\n\r\n",
     "an endless head": b"x" * 200000,
@@ -311,7 +318,8 @@ def test_a_broken_head_is_502(house: House, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "status", ["200 OK", "200 ", "200", "404 Not Found", "500 Oh", "599 x", "200 \xe9", "226 IM Used"]
+    "status",
+    ["200 OK", "200 ", "200", "404 Not Found", "500 Oh", "599 x", "200 \xe9", "226 IM Used"],
 )
 def test_odd_but_valid_status_lines_are_relayed(house: House, status: str) -> None:
     """A missing reason, even its space, is common and harmless."""
@@ -454,7 +462,9 @@ def test_a_stale_connection_is_retried_once_on_a_fresh_one(
     assert seen[2].connection is not seen[1].connection
 
 
-def test_a_post_is_never_sent_twice(start_daemon: StartDaemon, start_upstream: StartUpstream) -> None:
+def test_a_post_is_never_sent_twice(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
     """Once its bytes went out nobody knows whether it was done."""
     upstream = start_upstream()
     play, seen = dies_on_reuse()
@@ -509,12 +519,16 @@ def test_a_connection_that_closed_while_idle_is_not_used(house: House) -> None:
 
 def test_an_early_413_in_an_upload_is_relayed(house: House) -> None:
     def play(connection: UpstreamConnection, request: Recorded) -> None:
-        connection.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+        connection.send(
+            b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
+        )
         connection.wait_end(3)
 
     house.upstream.on("/early", play)
     with house.daemon.client() as client:
-        client.send(b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 1000)
+        client.send(
+            b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 1000
+        )
         response = client.read_response("POST")
         assert (response.status, response.body) == (413, b"big")
         assert response.closes
@@ -526,7 +540,9 @@ def test_an_early_413_and_a_reset_in_an_upload_under_way_is_relayed(house: House
 
     def play(connection: UpstreamConnection, request: Recorded) -> None:
         connection.read_exactly(10000)
-        connection.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+        connection.send(
+            b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
+        )
         connection.close()
 
     house.upstream.on("/early/close", play)

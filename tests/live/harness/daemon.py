@@ -276,7 +276,10 @@ class Daemon:
 
     def wait_ready(self, timeout: float = 15.0) -> None:
         """Wait until /readyz answers 200."""
-        eventually(self._is_ready, timeout, f"readiness; stderr:\n{self.stderr.text}")
+        try:
+            eventually(self._is_ready, timeout, "readiness")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; stderr:\n{self.stderr.text}") from error
 
     def access(
         self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 5.0

@@ -1,0 +1,155 @@
+"""core.counters: what is counted, and the window's percentiles."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil, fsum
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.core.counters import BUCKETS, WINDOW, Counters, Histogram, Summary, Window
+
+quick = settings(deadline=None, database=None, max_examples=50)
+
+
+def nearest_rank(times: list[float], percent: int) -> float:
+    """The percentile as the textbook has it: the ceil(p/100 * n)-th smallest."""
+    return sorted(times)[ceil(Fraction(percent, 100) * len(times)) - 1]
+
+
+def summary_of(times: list[float]) -> Summary:
+    """The figures of so many response times, the slow and plain way."""
+    return Summary(
+        len(times),
+        min(times),
+        sum(sorted(times)) / len(times),
+        max(times),
+        nearest_rank(times, 50),
+        nearest_rank(times, 90),
+        nearest_rank(times, 99),
+    )
+
+
+class HistogramTests(SynchronousTestCase):
+    """Counts by bucket."""
+
+    def test_borders(self) -> None:
+        """A bucket holds what is at most its bound (Prometheus' `le`); the last one all above."""
+        histogram = Histogram()
+        for bound in BUCKETS:
+            histogram.observe(bound)
+            histogram.observe(bound * 1.001)
+        histogram.observe(0.0)
+        self.assertEqual(histogram.buckets, [2] + [2] * (len(BUCKETS) - 1) + [1])
+        self.assertAlmostEqual(histogram.total, fsum(bound * 2.001 for bound in BUCKETS))
+
+    def test_bounds_rise(self) -> None:
+        """The bounds are in order, or bisecting them would be wrong."""
+        self.assertEqual(sorted(set(BUCKETS)), list(BUCKETS))
+
+
+class WindowTests(SynchronousTestCase):
+    """The last 1,000 response times."""
+
+    def test_empty(self) -> None:
+        """Nothing is not zero."""
+        self.assertIsNone(Window().summary())
+
+    def test_percentiles(self) -> None:
+        """Nearest rank at the sizes where an off-by-one shows."""
+        expected = {
+            1: (1.0, 1.0, 1.0),
+            2: (1.0, 2.0, 2.0),
+            3: (2.0, 3.0, 3.0),
+            10: (5.0, 9.0, 10.0),
+            11: (6.0, 10.0, 11.0),
+            100: (50.0, 90.0, 99.0),
+            101: (51.0, 91.0, 100.0),
+            1000: (500.0, 900.0, 990.0),
+        }
+        found = {}
+        for size in expected:
+            window = Window()
+            times = [float(number) for number in range(1, size + 1)]
+            Random(size).shuffle(times)
+            for time in times:
+                window.add(time)
+            summary = window.summary()
+            assert summary is not None
+            found[size] = summary[4:]
+        self.assertEqual(found, expected)
+
+    def test_whole_summary(self) -> None:
+        """All figures of a small window."""
+        window = Window()
+        for time in (0.4, 0.1, 0.3, 0.2):
+            window.add(time)
+        self.assertEqual(window.summary(), Summary(4, 0.1, 0.25, 0.4, 0.2, 0.4, 0.4))
+
+    def test_oldest_goes(self) -> None:
+        """Only the last 1,000 count."""
+        window = Window()
+        for number in range(WINDOW + 1):
+            window.add(float(number))
+        self.assertEqual(WINDOW, 1000)
+        self.assertEqual(window.summary(), summary_of([float(n) for n in range(1, WINDOW + 1)]))
+
+    @quick
+    @given(st.integers(1, 2500), st.integers())
+    def test_as_a_list(self, size: int, seed: int) -> None:
+        """It agrees with a list of all times cut to the last 1,000."""
+        random = Random(seed)
+        times = [random.expovariate(10) for _ in range(size)]
+        window = Window()
+        for time in times:
+            window.add(time)
+        self.assertEqual(window.summary(), summary_of(times[-WINDOW:]))
+
+
+class CountersTests(SynchronousTestCase):
+    """Counters by the names that label them."""
+
+    def test_same_again(self) -> None:
+        """Whoever asks twice counts into the same one; names are told apart."""
+        counters = Counters()
+        exchange = counters.exchange("web", "api", "users")
+        exchange.bytes_in += 5
+        exchange.codes[200] = 1
+        self.assertIs(counters.exchange("web", "api", "users"), exchange)
+        self.assertIs(counters.route("api"), counters.route("api"))
+        self.assertIs(counters.listener("web"), counters.listener("web"))
+        self.assertIs(counters.upstream("users"), counters.upstream("users"))
+        self.assertIsNot(counters.exchange("web", "api", "others"), exchange)
+        self.assertEqual(
+            [list(found) for found in (counters.exchanges, counters.routes, counters.listeners)],
+            [[("web", "api", "users"), ("web", "api", "others")], ["api"], ["web"]],
+        )
+        self.assertEqual(list(counters.upstreams), ["users"])
+
+    def test_begins_at_nothing(self) -> None:
+        """All figures begin at nothing, and none is shared."""
+        counters = Counters()
+        one, other = counters.upstream("a"), counters.upstream("b")
+        one.codes[502] = 1
+        one.queue.observe(1.0)
+        one.window.add(1.0)
+        self.assertEqual(
+            (other.codes, sum(other.queue.buckets), other.window.summary()), ({}, 0, None)
+        )
+        self.assertEqual((other.pending, other.waited, other.rejected, other.changes), (0, 0, 0, 0))
+        listener, route = counters.listener("web"), counters.route("api")
+        self.assertEqual((listener.accepted, listener.open, listener.accept_paused), (0, 0, 0))
+        self.assertEqual((route.in_flight, route.tunnels), (0, 0))
+
+    def test_answers(self) -> None:
+        """Answers of the gateway's own are counted by listener, route and reason."""
+        counters = Counters()
+        counters.answered("web", "-", "no_route")
+        counters.answered("web", "-", "no_route")
+        counters.answered("web", "api", "queue_full")
+        self.assertEqual(
+            counters.answers, {("web", "-", "no_route"): 2, ("web", "api", "queue_full"): 1}
+        )
