@@ -26,6 +26,7 @@ setup(
         "gatewayd.http1",
         "gatewayd.net",
         "gatewayd.proxy",
+        "gatewayd.testing",
         "gatewayd.upstreams",
         "twisted.plugins",
     ],

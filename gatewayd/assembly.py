@@ -46,6 +46,8 @@ class Shared:
         traces: Mapping[str, Trace],
         warn: Callable[[str], None],
         notice: Callable[[str], None],
+        dialer: Any = None,
+        check_of: Callable[[schema.HealthCheck], Check] | None = None,
     ) -> None:
         """Args:
         reactor: Twisted's.
@@ -55,6 +57,8 @@ class Shared:
         inherited: sockets by name.
         traces: debug output by subsystem.
         warn, notice: take messages for people.
+        dialer: opens connections to endpoints; None = over the network.
+        check_of: makes health checks; None = over the network.
         """
         self.reactor = reactor
         self.context = context
@@ -64,6 +68,22 @@ class Shared:
         self.traces = traces
         self.warn = warn
         self.notice = notice
+        self.dialer = dialer
+        self.check_of = check_of if check_of is not None else self._network_check
+
+    def _network_check(self, wanted: schema.HealthCheck) -> Check:
+        if wanted.tcp:
+            return TcpCheck(self.reactor, wanted.port)
+        return HttpCheck(
+            self.reactor,
+            path=wanted.path,
+            expect=wanted.expect,
+            body=wanted.body,
+            host=wanted.host,
+            headers=wanted.headers,
+            port=wanted.port,
+            timeout=wanted.timeout,
+        )
 
     @property
     def counters(self) -> Counters:
@@ -90,6 +110,7 @@ def build_upstream(name: str, config: schema.Upstream, shared: Shared) -> Upstre
             write=timeouts.write,
         ),
         wheel=shared.context.wheel,
+        dialer=shared.dialer,
         trace=shared.traces["pool"],
     )
     return Upstream(
@@ -160,23 +181,9 @@ def build_checker(
     wanted = config.health_check
     if wanted is None:
         return None
-    check: Check
-    if wanted.tcp:
-        check = TcpCheck(shared.reactor, wanted.port)
-    else:
-        check = HttpCheck(
-            shared.reactor,
-            path=wanted.path,
-            expect=wanted.expect,
-            body=wanted.body,
-            host=wanted.host,
-            headers=wanted.headers,
-            port=wanted.port,
-            timeout=wanted.timeout,
-        )
     return HealthChecker(
         upstream,
-        check,
+        shared.check_of(wanted),
         shared.reactor,
         shared.random,
         interval=wanted.interval,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from gatewayd import __version__
 from gatewayd.config.document import ConfigError
@@ -24,9 +24,7 @@ EX_CONFIG: Final = 78
 EX_NO_ROUTE: Final = 2
 _LATER: Final = {
     "reload": "reloading the configuration",
-    "drain": "draining",
-    "undrain": "draining",
-    "enable": "draining an endpoint",
+    "undrain": "draining the gateway",
     "accept": "ZooKeeper membership",
     "upgrade": "upgrading in place",
 }
@@ -94,6 +92,21 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--client", default="", metavar="IP")
     explain.add_argument("--json", action="store_true", help="as JSON")
     _talks(explain, _explain)
+
+    drain = commands.add_parser("drain", help="no new requests to an endpoint")
+    drain.add_argument("upstream", nargs="?", metavar="UPSTREAM")
+    drain.add_argument("endpoint", nargs="?", metavar="ENDPOINT")
+    _talks(drain, _drain)
+    enable = commands.add_parser("enable", help="requests to an endpoint again")
+    enable.add_argument("upstream", metavar="UPSTREAM")
+    enable.add_argument("endpoint", metavar="ENDPOINT")
+    _talks(enable, _drain)
+
+    simulate = commands.add_parser("simulate", help="play a scenario in virtual time")
+    simulate.add_argument("file", metavar="SCENARIO")
+    simulate.add_argument("--seed", type=int, default=None)
+    simulate.add_argument("--runs", type=int, default=1, help="with seeds from --seed upwards")
+    simulate.set_defaults(act=_simulate)
 
     for name, what in _LATER.items():
         later = commands.add_parser(name, help=f"{what} (not yet supported)")
@@ -186,6 +199,24 @@ def _later(options: argparse.Namespace) -> int:
     raise Refused(f"{options.command}: {_LATER[options.command]} is not yet supported")
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    from gatewayd.testing.scenario import broken, load_scenario, play
+
+    scenario, config = load_scenario(options.file)
+    first = scenario.seed if options.seed is None else options.seed
+    wrong = 0
+    for seed in range(first, first + options.runs):
+        report = play(scenario, config, seed)
+        found = broken(scenario.expect, report)
+        wrong += bool(found)
+        if options.runs == 1:
+            print(json.dumps(report.shown(), indent=2))
+        for each in found:
+            print(f"seed {seed}: {each}", file=sys.stderr)
+    print(f"{options.runs - wrong} of {options.runs} runs as expected")
+    return 1 if wrong else 0
+
+
 # --- talking to a running gateway
 
 
@@ -256,6 +287,19 @@ def _admin_of(options: argparse.Namespace) -> tuple[Address, str]:
         )
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.address.host, admin.address.host)
     return admin.address._replace(host=host), token or admin.token
+
+
+def _drain(options: argparse.Namespace) -> int:
+    if options.endpoint is None:
+        raise Refused("draining the gateway is not yet supported; name UPSTREAM and ENDPOINT")
+    upstream, endpoint = quote(options.upstream, safe=""), quote(options.endpoint, safe="")
+    path = f"/upstreams/{upstream}/endpoints/{endpoint}/{options.command}"
+    status, body = ask(options, "POST", path)
+    if status != 202:
+        raise Refused(body.decode().strip())
+    gets = "gets no new requests" if options.command == "drain" else "is used again"
+    print(f"{options.endpoint} of upstream {options.upstream} {gets}")
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -394,6 +394,18 @@ class Gateway(MultiService):
         """The running configuration, secrets masked."""
         return self.loaded.shown()
 
+    def drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> None:
+        """Take an endpoint out, or put it back.
+
+        Raises:
+            LookupError: there is no such upstream or endpoint.
+        """
+        if upstream not in self.upstreams:
+            raise LookupError(
+                f"no upstream is called {upstream!r}; there are {', '.join(self.upstreams)}"
+            )
+        self.upstreams[upstream].drain(endpoint, drained)
+
     def set_logging(self, level: str | None, debug: list[str] | None) -> None:
         """Change what is logged, until the next reload."""
         if level is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,8 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_BODY: Final = 65536
 _IDLE_SECONDS: Final = 30
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
-_LATER: Final = ("/reload", "/drain", "/undrain", "/upstreams/")
+_LATER: Final = ("/reload", "/drain", "/undrain")
+_ENDPOINT: Final = re.compile(r"/upstreams/([^/]+)/endpoints/([^/]+)/(drain|enable)\Z").match
 
 
 class NotReady(Exception):
@@ -56,6 +58,9 @@ class Asked(Protocol):
 
     def shown_config(self) -> Any:
         """For /config."""
+
+    def drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> None:
+        """Take an endpoint out or put it back; raises LookupError."""
 
     def set_logging(self, level: str | None, debug: list[str] | None) -> None:
         """For PUT /logging."""
@@ -184,7 +189,10 @@ class _Root(Resource):
             )
         if (method, path) == ("PUT", "/logging"):
             return self._logging(request)
-        if method == "POST" and path.startswith(_LATER):
+        endpoint = _ENDPOINT(path)
+        if method == "POST" and endpoint is not None:
+            return self._drain_endpoint(request, *endpoint.groups())
+        if method == "POST" and (path in _LATER or path.endswith("/accept")):
             return self._say(request, 501, f"{path} is not yet supported")
         return self._say(request, 404, "no such page")
 
@@ -252,6 +260,13 @@ class _Root(Resource):
         except ValueError as error:
             return self._say(request, 400, str(error))
         return self._json(request, found)
+
+    def _drain_endpoint(self, request: Request, upstream: str, endpoint: str, do: str) -> bytes:
+        try:
+            self._asked.drain_endpoint(upstream, endpoint, do == "drain")
+        except LookupError as error:
+            return self._say(request, 404, str(error.args[0]))
+        return self._json(request, {"upstream": upstream, "endpoint": endpoint, "done": do}, 202)
 
     def _logging(self, request: Request) -> bytes:
         try:

@@ -81,6 +81,8 @@ def _check_routes(config: Config, reader: Reader) -> None:
 
 
 def _check_route(path: str, route: Route, config: Config, reader: Reader) -> None:
+    if path in reader.failed:
+        return
     given = [
         name
         for name in ("upstream", "redirect", "respond")

@@ -489,6 +489,7 @@ def compile_balancer(
     endpoints: Iterable[Endpoint],
     random: Random,
     previous: Balancer | None = None,
+    clock: Callable[[], float] = monotonic,
 ) -> Slices[Balancer]:
     """Build a balancer in slices.
 
@@ -497,13 +498,17 @@ def compile_balancer(
         endpoints: the usable ones.
         random: the source of chance.
         previous: the balancer that serves now; what it built is used again.
+        clock: for those that learn over time.
 
     Returns:
         A generator that yields between slices of about a millisecond and returns the balancer.
     """
     usable = tuple(endpoints)
     if issubclass(kind, _Scheduled):
-        return kind(usable, random=random, schedule=(yield from _schedule(usable)))
+        schedule = yield from _schedule(usable)
+        if issubclass(kind, PeakEwma):
+            return kind(usable, random=random, schedule=schedule, clock=clock)
+        return kind(usable, random=random, schedule=schedule)
     if kind is ConsistentHash:
         old = previous.ring if isinstance(previous, ConsistentHash) else _Ring()
         return ConsistentHash(usable, random=random, ring=(yield from _grow(old, usable)))

@@ -73,9 +73,10 @@ def _introduce_trusted(exchange: Exchange, trusted: Networks, ids: RequestIds) -
             hops.append(value)
         elif name == b"x-forwarded-proto":
             said = value.rpartition(b",")[2].strip().lower()
-            proto = said if said in (b"http", b"https") else proto
+            # Rubbish must not uncover an earlier value, which a stranger may have sent.
+            proto = said if said in (b"http", b"https") else origin.scheme.encode()
         elif name == b"x-forwarded-host":
-            host = value.rpartition(b",")[2].strip() or host
+            host = value.rpartition(b",")[2].strip() or head.authority
         elif b"_" not in name:
             others.append(line)
     joined = b", ".join(hops)

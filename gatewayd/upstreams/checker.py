@@ -20,6 +20,7 @@ from twisted.web.client import Agent, ResponseDone
 
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.tracing import SILENT, Trace
+from gatewayd.upstreams.pool import HTTPConnectionPool
 from gatewayd.upstreams.upstream import Upstream
 
 _JITTER: Final = 0.1  # of an interval, either way
@@ -86,7 +87,9 @@ class HealthChecker(Service):
         members = set(self._upstream.endpoints)
         for endpoint in set(self._timers) - members:
             self._timers.pop(endpoint).cancel()
-        for endpoint in members - set(self._timers) - set(self._running):
+        for endpoint in self._upstream.endpoints:
+            if endpoint in self._timers or endpoint in self._running:
+                continue
             soon = self._random.random() * min(self._interval, 1.0) * _JITTER
             self._timers[endpoint] = self._clock.callLater(soon, self._begin, endpoint)
 
@@ -158,7 +161,9 @@ class HttpCheck:
         port: instead of the endpoint's own; 0 = that.
         timeout: seconds to connect.
         """
-        self._agent: Any = Agent(reactor, connectTimeout=timeout)
+        # A connection for each check: whether one can be had is part of the question.
+        pool: Any = HTTPConnectionPool(reactor, max_idle=0)
+        self._agent: Any = Agent(reactor, connectTimeout=timeout, pool=pool)
         self._path = path
         self._expect = expect
         self._body = body.encode()

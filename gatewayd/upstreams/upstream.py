@@ -430,7 +430,7 @@ class Upstream:
         now = self.clock()
         self._guarded = self.health.guarded(self.endpoints)
         self.wheel.arm(self._alarm, self.health.wakes(self.endpoints, now))
-        slices = compile_balancer(self._kind, usable, self._random, self.balancer)
+        slices = compile_balancer(self._kind, usable, self._random, self.balancer, self.clock)
         started = self._compiling is not None
         self._compiling = slices
         if len(usable) <= _AT_ONCE:

@@ -116,7 +116,19 @@ class Reading(SynchronousTestCase):
 
     def test_no_shares(self) -> None:
         """More than all, and a fraction, are none."""
-        texts = [*RUBBISH, "0", "1", "0.5", "50", "50 %", "101%", "100.001%", "-1%", "1000%", "1%\n"]
+        texts = [
+            *RUBBISH,
+            "0",
+            "1",
+            "0.5",
+            "50",
+            "50 %",
+            "101%",
+            "100.001%",
+            "-1%",
+            "1000%",
+            "1%\n",
+        ]
         self.read(parse_share, dict.fromkeys(texts, SHARE))
 
     def test_rates(self) -> None:

@@ -1,0 +1,240 @@
+"""core.pooling: the ledger keeps its counts and limits through any history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.core.pooling import FAST, STOCK, Ledger
+
+quick = settings(deadline=None, database=None, max_examples=300)
+
+
+def ledger(max_idle: int = 8, per_endpoint: int = 4, max_open: int = 0) -> Ledger[str]:
+    """A ledger over connections that are names."""
+    return Ledger(max_idle=max_idle, max_idle_per_endpoint=per_endpoint, max_open=max_open)
+
+
+class LedgerTests(SynchronousTestCase):
+    """One history at a time."""
+
+    def test_life(self) -> None:
+        """Opened, kept, taken again, kept, closed while idle: nothing is left behind."""
+        tested = ledger()
+        found: list[object] = [tested.take("a", FAST), tested.opening("a", FAST)]
+        found += [tested.keep("a", FAST, "one"), repr(tested)]
+        found += [tested.newest("a", FAST), tested.take("a", FAST), repr(tested)]
+        found += [tested.keep("a", FAST, "one")]
+        tested.drop("a", FAST, "one")
+        tested.closed("a")
+        found += [tested.take("a", FAST), repr(tested), tested.slots]
+        self.assertEqual(
+            found,
+            [
+                None,
+                None,
+                True,
+                "<Ledger open=1 idle=1 hits=0 misses=1>",
+                "one",
+                "one",
+                "<Ledger open=1 idle=0 hits=1 misses=1>",
+                True,
+                None,
+                "<Ledger open=0 idle=0 hits=1 misses=1>",
+                {},
+            ],
+        )
+
+    def test_latest_first(self) -> None:
+        """The connection used last is taken first: it is the least likely to be stale."""
+        tested = ledger()
+        for name in ("one", "two", "three"):
+            tested.opening("a", FAST)
+            tested.keep("a", FAST, name)
+        newest = tested.newest("a", FAST)
+        taken = [tested.take("a", FAST) for _ in range(4)]
+        self.assertEqual((newest, taken), ("three", ["three", "two", "one", None]))
+
+    def test_never_mixed(self) -> None:
+        """The two kinds, and endpoints, are told apart."""
+        tested = ledger()
+        tested.opening("a", STOCK)
+        tested.keep("a", STOCK, "agent's")
+        self.assertEqual((tested.take("a", FAST), tested.newest("a", FAST)), (None, None))
+        self.assertEqual((tested.take("b", STOCK), tested.newest("b", STOCK)), (None, None))
+        self.assertEqual(tested.take("a", STOCK), "agent's")
+
+    def test_idle_limits(self) -> None:
+        """Of one endpoint and of all; both kinds count."""
+        tested = ledger(max_idle=3, per_endpoint=2)
+        kept = []
+        for key, kind in [("a", FAST), ("a", STOCK), ("a", FAST), ("b", FAST), ("c", FAST)]:
+            tested.opening(key, kind)
+            kept.append(tested.keep(key, kind, "x"))
+        self.assertEqual(kept, [True, True, False, True, False])
+
+    def test_no_reuse(self) -> None:
+        """max_idle* of 0 keeps nothing."""
+        for max_idle, per_endpoint in [(0, 5), (5, 0)]:
+            tested = ledger(max_idle, per_endpoint)
+            tested.opening("a", FAST)
+            self.assertFalse(tested.keep("a", FAST, "x"), (max_idle, per_endpoint))
+
+    def test_room(self) -> None:
+        """At the limit only an idle connection makes room, of either kind."""
+        tested = ledger(max_open=2)
+        found = [tested.has_room("a")]
+        tested.opening("a", FAST)
+        found.append(tested.has_room("a"))
+        tested.opening("a", STOCK)
+        found.append(tested.has_room("a"))
+        tested.keep("a", STOCK, "x")
+        found.append(tested.has_room("a"))
+        tested.take("a", STOCK)
+        found += [tested.has_room("a"), tested.has_room("b")]
+        self.assertEqual(found, [True, True, False, True, False, True])
+
+    def test_any_number(self) -> None:
+        """max_open of 0 is unlimited."""
+        tested = ledger()
+        for _ in range(100):
+            self.assertIsNone(tested.opening("a", FAST))
+        self.assertTrue(tested.has_room("a"))
+
+    def test_evicts_other_kind(self) -> None:
+        """At the limit the longest idle one of the other kind gives way."""
+        tested = ledger(max_open=3)
+        for kind, name in [(STOCK, "old"), (STOCK, "young"), (FAST, "fast")]:
+            tested.opening("a", kind)
+            tested.keep("a", kind, name)
+        evicted = tested.opening("a", FAST)
+        self.assertEqual((evicted, repr(tested)), ("old", "<Ledger open=3 idle=2 hits=0 misses=4>"))
+        self.assertEqual([tested.take("a", STOCK), tested.take("a", FAST)], ["young", "fast"])
+
+    def test_evicts_own_kind(self) -> None:
+        """Who wants a fresh connection though one of its kind is idle gets it within the limit."""
+        tested = ledger(max_open=1)
+        tested.opening("a", FAST)
+        tested.keep("a", FAST, "stale")
+        evicted = tested.opening("a", FAST)
+        self.assertEqual(
+            (evicted, repr(tested)), ("stale", "<Ledger open=1 idle=0 hits=0 misses=2>")
+        )
+
+    def test_evicts_the_only_one(self) -> None:
+        """With a limit of one, the connection that replaces the only one is counted like any other."""
+        tested = ledger(max_open=1)
+        tested.opening("a", STOCK)
+        tested.keep("a", STOCK, "agent's")
+        evicted = tested.opening("a", FAST)
+        kept = tested.keep("a", FAST, "ours")
+        taken = tested.take("a", FAST)
+        tested.closed("a")
+        self.assertEqual((evicted, kept, taken, tested.slots), ("agent's", True, "ours", {}))
+        self.assertEqual(repr(tested), "<Ledger open=0 idle=0 hits=1 misses=2>")
+
+    def test_forget(self) -> None:
+        """An endpoint leaves: its idle connections are given out to be closed, busy ones still count."""
+        tested = ledger()
+        for kind, name in [(FAST, "one"), (STOCK, "two"), (FAST, "busy"), (FAST, "three")]:
+            tested.opening("a", kind)
+            if name != "busy":
+                tested.keep("a", kind, name)
+        tested.opening("b", FAST)
+        tested.keep("b", FAST, "other")
+        forgotten = tested.forget("a")
+        self.assertEqual(forgotten, [(FAST, "one"), (FAST, "three"), (STOCK, "two")])
+        self.assertEqual((tested.idle, tested.open, tested.take("a", FAST)), (1, 5, None))
+        for _ in range(4):
+            tested.closed("a")
+        self.assertEqual((list(tested.slots), tested.open), (["b"], 1))
+        self.assertEqual(tested.forget("nobody"), [])
+
+    def test_drop_busy(self) -> None:
+        """Dropping what is not idle, or of nobody, changes nothing."""
+        tested = ledger()
+        tested.opening("a", FAST)
+        tested.keep("a", FAST, "idle")
+        tested.drop("a", FAST, "busy")
+        tested.drop("a", STOCK, "idle")
+        tested.drop("b", FAST, "idle")
+        self.assertEqual((tested.idle, tested.take("a", FAST)), (1, "idle"))
+
+
+Step = tuple[str, str, int]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["want", "want", "want", "fresh", "done", "lost", "idle lost", "forget"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from([FAST, STOCK]),
+    ),
+    max_size=60,
+)
+
+
+class ModelTests(SynchronousTestCase):
+    """Any history, against sets of names."""
+
+    @quick
+    @given(steps, st.integers(0, 5), st.integers(0, 3), st.integers(0, 4))
+    def test_history(self, history: list[Step], max_idle: int, each: int, max_open: int) -> None:
+        """Counts are those of the sets, limits hold, and nobody is given a connection twice."""
+        tested = ledger(max_idle, each, max_open)
+        busy: dict[tuple[str, int], list[str]] = defaultdict(list)
+        idle: dict[tuple[str, int], list[str]] = defaultdict(list)
+        hits = misses = 0
+        for number, (what, key, kind) in enumerate(history):
+            mine = key, kind
+            if what == "want" and idle[mine]:
+                taken = tested.take(key, kind)
+                self.assertEqual(taken, idle[mine].pop())
+                busy[mine].append(str(taken))
+                hits += 1
+            elif what in ("want", "fresh") and tested.has_room(key):
+                if what == "want":
+                    self.assertIsNone(tested.take(key, kind))
+                there = [each_kind for each_kind in (1 - kind, kind) if idle[key, each_kind]]
+                opened = sum(len(held[key, k]) for held in (busy, idle) for k in (FAST, STOCK))
+                full = max_open and opened >= max_open
+                expected = idle[key, there[0]].pop(0) if full else None
+                self.assertEqual(tested.opening(key, kind), expected)
+                busy[mine].append(f"{key}{number}")
+                misses += 1
+            elif what == "done" and busy[mine]:
+                connection = busy[mine].pop()
+                if tested.keep(key, kind, connection):
+                    idle[mine].append(connection)
+                else:
+                    tested.closed(key)
+            elif what == "lost" and busy[mine]:
+                busy[mine].pop()
+                tested.closed(key)
+            elif what == "idle lost" and idle[mine]:
+                tested.drop(key, kind, idle[mine].pop(0))
+                tested.closed(key)
+            elif what == "forget":
+                forgotten = [(k, one) for k in (FAST, STOCK) for one in idle[key, k]]
+                self.assertEqual(tested.forget(key), forgotten)
+                for k, _ in forgotten:
+                    idle[key, k].clear()
+                    tested.closed(key)
+            held = {
+                k: len(busy[k, FAST] + busy[k, STOCK] + idle[k, FAST] + idle[k, STOCK])
+                for k in "abc"
+            }
+            self.assertEqual(
+                {k: slot.open for k, slot in tested.slots.items()},
+                {k: n for k, n in held.items() if n},
+            )
+            self.assertEqual(
+                (tested.open, tested.idle, tested.hits, tested.misses),
+                (sum(held.values()), sum(map(len, idle.values())), hits, misses),
+            )
+            self.assertLessEqual(tested.idle, max_idle)
+            for k in "abc":
+                self.assertLessEqual(len(idle[k, FAST]) + len(idle[k, STOCK]), each)
+                if max_open:
+                    self.assertLessEqual(held[k], max_open)
