@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -70,10 +70,16 @@ class Figures:
     def __init__(self, series: Sequence[Series] = ()) -> None:
         """Args: series: to begin with."""
         self._series = {(one.case, one.figure, one.peer): one for one in series}
+        self._order: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Series]:
         """In the order they came."""
         return iter(self._series.values())
+
+    def expect(self, cases: Iterable[str]) -> None:
+        """Say in which order cases are shown; without it, it is that in which they came."""
+        for case in cases:
+            self._order.setdefault(case, len(self._order))
 
     def add(self, case: str, peer: str, number: int, **figures: float | None) -> None:
         """Take figures of one round.
@@ -136,7 +142,7 @@ class Figures:
                 "noise": one.noise,
                 "rounds": one.rounds,
             }
-            for one in self
+            for one in sorted(self, key=lambda one: self._order.get(one.case, len(self._order)))
         ]
 
     @classmethod

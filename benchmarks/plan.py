@@ -82,6 +82,7 @@ class Plan:
             measure: given proxy, case and round; returns figures. What it raises is reported, the
                 figure left out of that round.
         """
+        self.figures.expect(cases)
         work = [(proxy, case) for proxy in proxies for case in cases]
         began = time.monotonic()
         for number in range(self.rounds):

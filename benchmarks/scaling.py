@@ -70,17 +70,24 @@ def endpoints(plan: Plan) -> None:
 
 
 def connections(plan: Plan) -> None:
-    """As client connections grow, all of them busy: each has an upstream connection too."""
+    """As client connections grow, all of them busy: each has an upstream connection too.
+
+    One proxy runs at a time: the upstream has not descriptors enough for the kept connections of all.
+    """
     with plan.stage(*PEERS) as stage:
         most = min(CONNECTIONS[-1], (stage.descriptors - 200) // 2)
-        proxies = stage.run_all(Site(idle=most, connections=most + 50))
         cases = {f"connections: {count:,}": count for count in (*CONNECTIONS[:-1], most)}
-
-        def load(case: str) -> Load:
-            count = cases[case]
-            return Load(connections=count, warm=1.0 if count < 5000 else 5.0)
-
-        _interleave(plan, stage, proxies, list(cases), load)
+        plan.figures.expect(cases)
+        for number in range(plan.rounds):
+            for peer in plan.order(stage.peers, number):
+                proxy = stage.run(peer, Site(idle=most, connections=most + 50))
+                if proxy is None:
+                    continue
+                for case, count in cases.items():
+                    load = Load(connections=count, warm=1.0 if count < 5000 else 6.0)
+                    plan.attempt(proxy, case, number, _measured(plan, stage, load))
+                stage.end(proxy)
+            plan.say(f"  round {number + 1} of {plan.rounds}")
 
 
 def _grow(
@@ -102,6 +109,7 @@ def _grow(
                 proxy = stage.run(stage.peers[0], wanted) if stage.peers else None
                 if proxy is not None:
                     sizes[f"{what}: {count:,}"] = (proxy, count)
+            plan.figures.expect(sizes)
             for number in range(plan.rounds):
                 for case in plan.order(list(sizes), number):
                     proxy, count = sizes[case]
@@ -123,7 +131,7 @@ def _measured(
 ) -> Callable[[Proxy, str, int], dict[str, float | None]]:
     def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
         if plan.quick:
-            window = measure(stage, proxy, replace(load, warm=load.warm / 2, seconds=1.0))
+            window = measure(stage, proxy, replace(load, warm=load.warm * 0.7, seconds=1.0))
         else:
             window = measure(stage, proxy, load)
         plan.check(proxy, case, window.errors)

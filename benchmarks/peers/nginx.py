@@ -83,7 +83,7 @@ class Nginx(Peer):
                 directory=directory,
                 user="root" if os.geteuid() == 0 else "nobody",
                 port=site.port,
-                connections=2 * site.connections + 64,
+                connections=2 * site.connections + site.idle + 64,
                 sink=site.sink_port,
                 idle=site.idle,
                 endpoints="\n".join(

@@ -119,7 +119,7 @@ def doubts(block: bytes, response: bool) -> list[str]:
         if name in found:
             found[name].append(value)
     lengths, codings, hosts = found.values()
-    modern = first.endswith(b"HTTP/1.1")
+    modern = (first[:8] if response else first[-8:]) == b"HTTP/1.1"
     return [
         doubt
         for doubt, held in {
