@@ -23,6 +23,7 @@ setup(
         "gatewayd.admin",
         "gatewayd.config",
         "gatewayd.core",
+        "gatewayd.discovery",
         "gatewayd.http1",
         "gatewayd.net",
         "gatewayd.proxy",

@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.figures import UNITS, Figures
 
-_COLOURS: Final = ("#1f6feb", "#8b949e", "#57606a", "#bf8700", "#d4a72c", "#a475f9", "#cf222e")
+_COLOURS: Final = ("#1f6feb", "#8b949e", "#57606a", "#bf8700", "#d4a72c", "#a475f9", "#79b8ff")
 _OTHERS: Final = ("nginx", "haproxy", "go", "go GOGC=400", "twisted.web", "gatewayd no log")
 _BAR: Final = 18
 _WIDTH: Final = 720
@@ -15,8 +15,8 @@ _LEFT: Final = 190
 _RIGHT: Final = 110
 _STYLE: Final = (
     "<style>text{font:12px system-ui,sans-serif;fill:#24292f}.t{font-weight:600;font-size:14px}"
-    ".n{fill:#57606a}line,path{stroke:#d0d7de}@media(prefers-color-scheme:dark)"
-    "{text{fill:#e6edf3}.n{fill:#8b949e}line,path{stroke:#30363d}}</style>"
+    ".n{fill:#57606a}line{stroke:#d0d7de}.w{stroke:#24292f;stroke-width:1.5}@media(prefers-color-scheme:dark)"
+    "{text{fill:#e6edf3}.n{fill:#8b949e}line{stroke:#30363d}.w{stroke:#e6edf3}}</style>"
 )
 
 BARS: Final = {  # file -> (part, figure, cases or all, title)
@@ -104,7 +104,9 @@ def bars(figures: Figures, figure: str, cases: list[str], title: str) -> str:
             f'fill="{_colour(peer)}"/>'
         )
         middle = y + (_BAR - 4) / 2
-        out.append(_line(_LEFT + width * (1 - noise), middle, _LEFT + width * (1 + noise), middle))
+        out.append(
+            _line(_LEFT + width * (1 - noise), middle, _LEFT + width * (1 + noise), middle, "w")
+        )
         after = _LEFT + width * (1 + noise) + 6
         out.append(_text(after, y + 12, f"{value:,.0f}" if value >= 10 else f"{value:.1f}", "n"))
         y += _BAR
@@ -131,7 +133,7 @@ def lines(figures: Figures, figure: str, prefix: str, title: str) -> str:
     for number, case in enumerate(cases):
         out.append(_text(left + number * step, bottom + 20, case.rpartition(" ")[2], "n", "middle"))
     taken: list[float] = []
-    for peer, values in series.items():
+    for peer, values in sorted(series.items(), key=lambda one: one[1][-1] or 0.0):
         points = [
             (left + number * step, bottom - (bottom - top) * value / most)
             for number, value in enumerate(values)
@@ -152,7 +154,7 @@ def lines(figures: Figures, figure: str, prefix: str, title: str) -> str:
 def _clear(y: float, taken: list[float]) -> float:
     """Where a label can stand without covering another."""
     while any(abs(y - other) < 14 for other in taken):
-        y += 4
+        y -= 4
     taken.append(y)
     return y
 
@@ -168,8 +170,9 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str = "") -> str:
+    style = f' class="{kind}"' if kind else ""
+    return f'<line{style} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def _svg(height: float, title: str, body: list[str]) -> str:

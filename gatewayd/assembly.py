@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
+from socket import gethostname
 from typing import Any
 
 from gatewayd.config import schema
-from gatewayd.core.addresses import Networks
+from gatewayd.core.addresses import Address, Networks
 from gatewayd.core.breaker import Breaker, BreakerRules
 from gatewayd.core.counters import Counters
 from gatewayd.core.health import ActiveRules, Health, PassiveRules
 from gatewayd.core.limits import AdaptiveLimit, RateLimit
+from gatewayd.core.membership import Rules
 from gatewayd.core.messages import Edits
 from gatewayd.core.retries import RetryPolicy
 from gatewayd.core.rewrites import Redirect, Rewrite
 from gatewayd.core.routes import Match, Route, Table
 from gatewayd.core.tracing import Trace
+from gatewayd.discovery.client import Client, KazooZooKeeper
+from gatewayd.discovery.journal import Journal
+from gatewayd.discovery.registration import Registration
+from gatewayd.discovery.service import Source, ZooKeeperService
 from gatewayd.http1.requests import PathRules
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.filters import Filters, RateRule
@@ -25,7 +31,8 @@ from gatewayd.proxy.listener import ClientTimeouts, Limits, Listener
 from gatewayd.proxy.resource import Leaf, RedirectResource, RespondResource, Root
 from gatewayd.upstreams.checker import Check, HealthChecker, HttpCheck, TcpCheck
 from gatewayd.upstreams.connection import Timeouts
-from gatewayd.upstreams.names import Resolver, StaticMember, StaticMembers
+from gatewayd.upstreams.members import Members, StaticMember
+from gatewayd.upstreams.names import Resolver
 from gatewayd.upstreams.pool import HTTPConnectionPool
 from gatewayd.upstreams.upstream import Split, Upstream
 
@@ -48,6 +55,8 @@ class Shared:
         notice: Callable[[str], None],
         dialer: Any = None,
         check_of: Callable[[schema.HealthCheck], Check] | None = None,
+        zookeeper_of: Callable[[schema.ZooKeeper], Client] | None = None,
+        is_own: Callable[[Address], bool] = lambda address: False,
     ) -> None:
         """Args:
         reactor: Twisted's.
@@ -59,6 +68,8 @@ class Shared:
         warn, notice: take messages for people.
         dialer: opens connections to endpoints; None = over the network.
         check_of: makes health checks; None = over the network.
+        zookeeper_of: makes a client of ZooKeeper; None = over the network.
+        is_own: whether an address is the gateway's own.
         """
         self.reactor = reactor
         self.context = context
@@ -70,6 +81,14 @@ class Shared:
         self.notice = notice
         self.dialer = dialer
         self.check_of = check_of if check_of is not None else self._network_check
+
+        self.zookeeper_of = zookeeper_of if zookeeper_of is not None else self._kazoo
+        self.is_own = is_own
+
+    def _kazoo(self, wanted: schema.ZooKeeper) -> Client:
+        return KazooZooKeeper(
+            wanted.hosts, self.reactor, session_timeout=wanted.session_timeout, auth=wanted.auth
+        )
 
     def _network_check(self, wanted: schema.HealthCheck) -> Check:
         if wanted.tcp:
@@ -192,7 +211,7 @@ def build_checker(
     )
 
 
-def build_members(upstream: Upstream, config: schema.Upstream, shared: Shared) -> StaticMembers:
+def build_members(upstream: Upstream, config: schema.Upstream, shared: Shared) -> Members:
     """The service that gives an upstream its static members."""
     members = [
         StaticMember(entry.address, entry.weight)
@@ -200,7 +219,7 @@ def build_members(upstream: Upstream, config: schema.Upstream, shared: Shared) -
         else StaticMember(entry)
         for entry in config.endpoints
     ]
-    return StaticMembers(
+    return Members(
         upstream,
         members,
         shared.resolver,
@@ -208,7 +227,68 @@ def build_members(upstream: Upstream, config: schema.Upstream, shared: Shared) -
         refresh=config.dns.refresh,
         timeout=config.dns.timeout,
         warn=shared.warn,
+        allowed=Networks(config.members_allow) if config.members_allow else None,
+        is_own=shared.is_own,
     )
+
+
+def build_zookeeper(
+    config: schema.Config,
+    members: Mapping[str, Members],
+    shared: Shared,
+    says: Callable[[], Mapping[str, Any]],
+) -> ZooKeeperService | None:
+    """The service that takes members from ZooKeeper, where that is configured.
+
+    Args:
+        config: of everything.
+        members: by upstream.
+        shared: what it is built with.
+        says: what the gateway's own node tells.
+    """
+    ensemble = config.zookeeper
+    if ensemble is None:
+        return None
+    client = shared.zookeeper_of(ensemble)
+    registration: Registration | None = None
+    if ensemble.register is not None:
+        first = next(iter(config.listeners.values()))
+        name = f"{gethostname()}-{str(first.address).replace('/', '-')}"
+        registration = Registration(
+            ensemble.register.path, name, says, client, shared.reactor, shared.warn
+        )
+    service = ZooKeeperService(
+        client,
+        shared.reactor,
+        shared.random,
+        now=shared.context.clock,
+        session_timeout=ensemble.session_timeout,
+        connect_timeout=ensemble.connect_timeout,
+        watch_timeout=ensemble.watch_timeout,
+        journal=Journal(
+            ensemble.journal,
+            max_age=ensemble.journal_max_age,
+            wall=shared.context.wall,
+            call_from_thread=shared.reactor.callFromThread,
+            warn=shared.warn,
+        ),
+        registration=registration,
+        warn=shared.warn,
+        notice=shared.notice,
+        trace=shared.traces["zookeeper"],
+    )
+    for name, upstream in config.upstreams.items():
+        source = upstream.zookeeper
+        if source is not None:
+            rules = Rules(
+                removal_grace=source.removal_grace,
+                max_shrink=source.max_shrink,
+                hold_for=source.hold_for,
+            )
+            service.follow(
+                name, Source(source.path, source.format, source.endpoint, rules), members[name]
+            )
+    return service
 
 
 def build_routes(

@@ -25,7 +25,6 @@ EX_NO_ROUTE: Final = 2
 _LATER: Final = {
     "reload": "reloading the configuration",
     "undrain": "draining the gateway",
-    "accept": "ZooKeeper membership",
     "upgrade": "upgrading in place",
 }
 _TIMEOUT: Final = 35.0  # seconds: longer than any answer of the admin interface takes
@@ -82,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="how a running gateway fares")
     status.add_argument("--json", action="store_true", help="everything, as JSON")
+    status.add_argument("--fleet", action="store_true", help="the gateways that ZooKeeper knows")
     _talks(status, _status)
 
     explain = commands.add_parser("explain", help="which way a request would take, and why")
@@ -107,6 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=None)
     simulate.add_argument("--runs", type=int, default=1, help="with seeds from --seed upwards")
     simulate.set_defaults(act=_simulate)
+
+    accept = commands.add_parser("accept", help="take a held membership as it is")
+    accept.add_argument("upstream", metavar="UPSTREAM")
+    _talks(accept, _accept)
 
     for name, what in _LATER.items():
         later = commands.add_parser(name, help=f"{what} (not yet supported)")
@@ -302,7 +306,34 @@ def _drain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _accept(options: argparse.Namespace) -> int:
+    status, body = ask(options, "POST", f"/upstreams/{quote(options.upstream, safe='')}/accept")
+    if status != 202:
+        raise Refused(body.decode().strip())
+    print(f"upstream {options.upstream}: {json.loads(body)['left']} held members left")
+    return 0
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    status, body = ask(options, "GET", "/fleet")
+    if status != 200:
+        raise Refused(body.decode().strip())
+    found = json.loads(body)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    rows = [["HOST", "PID", "VERSION", "LISTENS", "ADMIN"]]
+    for each in found:
+        listens = " ".join(each.get("address", ()))
+        rows.append([each.get(name, "-") for name in ("host", "pid", "version")])
+        rows[-1] += [listens, each.get("admin") or "-"]
+    print("\n".join(_columns(rows)))
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
+    if options.fleet:
+        return _fleet(options)
     status, body = ask(options, "GET", "/status")
     if status != 200:
         raise Refused(f"the gateway answered {status}: {body.decode().strip()}")
@@ -339,6 +370,9 @@ def status_table(found: dict[str, Any]) -> str:
             f"  connections {pool['open']}, idle {pool['idle']}, reused {_percent(pool)}, "
             f"waiting {each['pending']}" + ("" if each["known"] else ", NO MEMBERS YET")
         )
+        membership = each["membership"]
+        if membership:
+            lines.append(f"  {_membership(membership)}")
         rows = [["  ENDPOINT", "WEIGHT", "STATE", "SOURCE", "IN FLIGHT", "PICKS", "ERRORS"]]
         for endpoint in each["endpoints"]:
             errors = " ".join(f"{reason}={n}" for reason, n in endpoint["errors"].items()) or "-"
@@ -355,6 +389,22 @@ def status_table(found: dict[str, Any]) -> str:
             )
         lines += [*_columns(rows), ""]
     return "\n".join(lines).rstrip()
+
+
+def _membership(found: dict[str, Any]) -> str:
+    """In one look: live or stale since when, from the journal, held and what would release it."""
+    text = f"ZooKeeper {found['path']} ({found['format']}): {found['state']}"
+    if found["state"] == "stale":
+        text += f" for {_age(found['stale_for'])}"
+    if found["origin"] == "journal":
+        text += ", from the journal"
+    if found["path_missing"]:
+        text += ", the path does not exist"
+    if found["unreadable"]:
+        text += f", {found['unreadable']} nodes cannot be read"
+    if found["held"]:
+        text += f", {found['held']} HELD; released by {found['released_by']}"
+    return text
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> list[str]:

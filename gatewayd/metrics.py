@@ -24,6 +24,8 @@ from gatewayd import __version__
 from gatewayd.core.breaker import CLOSED, HALF_OPEN, OPEN
 from gatewayd.core.counters import BUCKETS, Counters, Histogram
 from gatewayd.core.endpoints import STATES
+from gatewayd.discovery.service import ZooKeeperService
+from gatewayd.discovery.session import STATES as STATES_OF_SESSION
 from gatewayd.upstreams.upstream import Upstream
 
 _PROCESS = {"process": "0"}
@@ -41,6 +43,7 @@ class Snapshot:
         self,
         counters: Counters,
         upstreams: Iterable[Upstream],
+        zookeeper: ZooKeeperService | None = None,
         *,
         digest: str,
         loaded: float,
@@ -51,6 +54,7 @@ class Snapshot:
         Args:
             counters: of the process.
             upstreams: all of them.
+            zookeeper: None where there is none.
             digest, loaded: of the configuration, and when it was loaded, in seconds since 1970.
             now: on the gateway's clock.
         """
@@ -84,6 +88,13 @@ class Snapshot:
         self.paused = [((name,), float(each.paused)) for name, each in listeners]
         self.lag = _copied(counters.lag)
         self.dropped = [((log,), float(n)) for log, n in counters.log_lines_dropped.items()]
+        self.session = zookeeper.session.state if zookeeper is not None else None
+        self.events = dict(zookeeper.events) if zookeeper is not None else {}
+        self.held = (
+            [((name,), float(each.membership.held)) for name, each in zookeeper.discoveries.items()]
+            if zookeeper is not None
+            else []
+        )
         self.upstreams = [_UpstreamSnapshot(upstream, now) for upstream in upstreams]
 
 
@@ -193,6 +204,7 @@ class _Collector:
         )
         yield _counter("rate_limited", "Requests over their rate", ("route",), shot.rate_limited)
         yield from self._upstreams(shot.upstreams)
+        yield from self._zookeeper(shot)
         yield from self._process(shot)
 
     def _upstreams(self, shots: list[_UpstreamSnapshot]) -> Iterator[Metric]:
@@ -271,6 +283,23 @@ class _Collector:
             ("upstream", "result"),
             spread("acquires"),
         )
+
+    def _zookeeper(self, shot: Snapshot) -> Iterator[Metric]:
+        if shot.session is None:
+            return
+        yield _gauge(
+            "zookeeper_state",
+            "1 for the session's state",
+            ("state",),
+            [((state,), float(state == shot.session)) for state in STATES_OF_SESSION],
+        )
+        yield _counter(
+            "zookeeper_events",
+            "What ZooKeeper told, and what it did not",
+            ("type",),
+            [((event,), float(n)) for event, n in shot.events.items()],
+        )
+        yield _gauge("membership_held", "Members that are held", ("upstream",), shot.held)
 
     def _process(self, shot: Snapshot) -> Iterator[Metric]:
         yield _counter(

@@ -11,6 +11,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from random import Random
@@ -33,10 +34,12 @@ from gatewayd.assembly import (
     build_members,
     build_routes,
     build_upstream,
+    build_zookeeper,
 )
 from gatewayd.config.document import ConfigError
 from gatewayd.config.loader import Loaded, load
 from gatewayd.config.schema import Config
+from gatewayd.core.addresses import Address
 from gatewayd.core.counters import Counters
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.errors import BadRewrite, CapacityFault, GatewayError, UpstreamFault
@@ -46,12 +49,13 @@ from gatewayd.core.routes import Route
 from gatewayd.core.tracing import SUBSYSTEMS, Trace
 from gatewayd.logs import AccessLog, AppLog, LineWriter
 from gatewayd.metrics import Snapshot, render
-from gatewayd.net.ports import inherited_sockets
+from gatewayd.net.ports import inherited_sockets, is_local
 from gatewayd.net.reactor import install
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.explain import explain
 from gatewayd.proxy.listener import Listener
 from gatewayd.status import status_of
+from gatewayd.upstreams.members import Members
 from gatewayd.upstreams.names import Resolver
 from gatewayd.upstreams.upstream import Upstream
 
@@ -59,6 +63,7 @@ EX_CONFIG: Final = 78  # sysexits.h
 _TICK: Final = 0.1
 _FLUSH_SECONDS: Final = 1.0  # a line is in its file this soon
 _SPARE_DESCRIPTORS: Final = 256
+_EVERYWHERE: Final = ("0.0.0.0", "::")
 # The young generation is collected every 50,000 allocations: a request frees what it made by counting.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
 
@@ -143,6 +148,7 @@ class Gateway(MultiService):
             resolver=Resolver(reactor.callFromThread),
             inherited=inherited_sockets(os.environ, os.getpid()),
             traces=self.traces,
+            is_own=self._is_own,
             warn=lambda message: self.log.warn("{message}", message=message),
             notice=lambda message: self.log.info("{message}", message=message),
         )
@@ -182,13 +188,18 @@ class Gateway(MultiService):
     def _build(self) -> None:
         config = self.config
         self.addService(Sweeper(self))
+        members: dict[str, Members] = {}
         for name, upstream_config in config.upstreams.items():
             upstream = build_upstream(name, upstream_config, self.shared)
             self.upstreams[name] = upstream
-            self.addService(build_members(upstream, upstream_config, self.shared))
+            members[name] = build_members(upstream, upstream_config, self.shared)
+            self.addService(members[name])
             checker = build_checker(upstream, upstream_config, self.shared)
             if checker is not None:
                 self.addService(checker)
+        self.zookeeper = build_zookeeper(config, members, self.shared, self._introduction)
+        if self.zookeeper is not None:
+            self.addService(self.zookeeper)
         self.routes = build_routes(config, self.upstreams, self.shared)
         for_listeners = [route.listeners for route in config.routes] or [()]
         for name, listener_config in config.listeners.items():
@@ -209,6 +220,30 @@ class Gateway(MultiService):
                 open_paths=config.admin.open,
             )
             self.addService(self.admin)
+
+    def _introduction(self) -> dict[str, Any]:
+        """What our own node in ZooKeeper says."""
+        admin = self.config.admin.address
+        return {
+            "address": [listener.bound for listener in self.listeners.values()],
+            "admin": str(admin) if admin is not None else None,
+            "version": __version__,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": self.started,
+        }
+
+    def _is_own(self, address: Address) -> bool:
+        """Whether a member would be this gateway: one of its ports on an address of this machine."""
+        places = [listener.bound_address for listener in self.listeners.values()]
+        if self.config.admin.address is not None:
+            places.append(self.config.admin.address)
+        return any(
+            each.kind == "tcp"
+            and each.port == address.port
+            and (each.host == address.host or (each.host in _EVERYWHERE and is_local(address.host)))
+            for each in places
+        )
 
     # --- Twisted's side
 
@@ -355,7 +390,12 @@ class Gateway(MultiService):
                 "digest": self.loaded.digest,
                 "loaded": self.started,
             },
-            **status_of(self.listeners.values(), self.upstreams.values(), self.context.clock()),
+            **status_of(
+                self.listeners.values(),
+                self.upstreams.values(),
+                self.zookeeper,
+                self.context.clock(),
+            ),
         }
 
     def snapshot(self) -> Snapshot:
@@ -367,6 +407,7 @@ class Gateway(MultiService):
         return Snapshot(
             self.context.counters,
             self.upstreams.values(),
+            self.zookeeper,
             digest=self.loaded.digest,
             loaded=self.started,
             now=self.context.clock(),
@@ -393,6 +434,31 @@ class Gateway(MultiService):
     def shown_config(self) -> Any:
         """The running configuration, secrets masked."""
         return self.loaded.shown()
+
+    def accept(self, upstream: str) -> int:
+        """Take a held membership as it is.
+
+        Returns:
+            How many held members left by it.
+
+        Raises:
+            LookupError: no such upstream takes its members from ZooKeeper.
+        """
+        found = self.zookeeper.discoveries.get(upstream) if self.zookeeper is not None else None
+        if found is None:
+            raise LookupError(f"no upstream called {upstream!r} takes its members from ZooKeeper")
+        return found.accept()
+
+    def fleet(self) -> Deferred[list[dict[str, Any]]]:
+        """The gateways that ZooKeeper knows.
+
+        Raises:
+            LookupError: this one does not register.
+        """
+        ensemble = self.config.zookeeper
+        if self.zookeeper is None or ensemble is None or ensemble.register is None:
+            raise LookupError("zookeeper.register is not configured here")
+        return self.zookeeper.fleet(ensemble.register.path)
 
     def drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> None:
         """Take an endpoint out, or put it back.

@@ -6,22 +6,28 @@ from collections.abc import Iterable
 from typing import Any
 
 from gatewayd.core.counters import Summary
+from gatewayd.discovery.service import ZooKeeperService
 from gatewayd.proxy.listener import Listener
 from gatewayd.upstreams.upstream import Upstream
 
 
 def status_of(
-    listeners: Iterable[Listener], upstreams: Iterable[Upstream], now: float
+    listeners: Iterable[Listener],
+    upstreams: Iterable[Upstream],
+    zookeeper: ZooKeeperService | None,
+    now: float,
 ) -> dict[str, Any]:
     """The figures of now as JSON.
 
     Args:
         listeners, upstreams: all of them.
+        zookeeper: None where there is none.
         now: on the gateway's clock.
     """
     return {
         "listeners": {listener.name: _listener(listener) for listener in listeners},
-        "upstreams": {upstream.name: _upstream(upstream, now) for upstream in upstreams},
+        "upstreams": {upstream.name: _upstream(upstream, zookeeper, now) for upstream in upstreams},
+        "zookeeper": zookeeper.shown() if zookeeper is not None else None,
     }
 
 
@@ -38,12 +44,17 @@ def _listener(listener: Listener) -> dict[str, Any]:
     }
 
 
-def _upstream(upstream: Upstream, now: float) -> dict[str, Any]:
+def _upstream(upstream: Upstream, zookeeper: ZooKeeperService | None, now: float) -> dict[str, Any]:
     counters = upstream.counters
     ledger = upstream.pool.ledger
     return {
         "balancer": upstream.policy,
         "known": upstream.known,
+        "membership": (
+            zookeeper.discoveries[upstream.name].shown(now)
+            if zookeeper is not None and upstream.name in zookeeper.discoveries
+            else None
+        ),
         "membership_age": round(now - upstream.changed_at, 3) if upstream.known else None,
         "pending": counters.pending,
         "in_flight": upstream.in_flight,

@@ -29,6 +29,7 @@ _MAX_BODY: Final = 65536
 _IDLE_SECONDS: Final = 30
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
 _LATER: Final = ("/reload", "/drain", "/undrain")
+_ACCEPT: Final = re.compile(r"/upstreams/([^/]+)/accept\Z").match
 _ENDPOINT: Final = re.compile(r"/upstreams/([^/]+)/endpoints/([^/]+)/(drain|enable)\Z").match
 
 
@@ -58,6 +59,12 @@ class Asked(Protocol):
 
     def shown_config(self) -> Any:
         """For /config."""
+
+    def accept(self, upstream: str) -> int:
+        """Take a held membership as it is; raises LookupError."""
+
+    def fleet(self) -> Any:
+        """A Deferred of the gateways that ZooKeeper knows; raises LookupError."""
 
     def drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> None:
         """Take an endpoint out or put it back; raises LookupError."""
@@ -150,6 +157,7 @@ class _Root(Resource):
             "/status": lambda request: self._json(request, asked.status()),
             "/config": lambda request: self._json(request, asked.shown_config()),
             "/explain": self._explain,
+            "/fleet": self._fleet,
         }
 
     def render(self, request: Request) -> Any:
@@ -192,7 +200,10 @@ class _Root(Resource):
         endpoint = _ENDPOINT(path)
         if method == "POST" and endpoint is not None:
             return self._drain_endpoint(request, *endpoint.groups())
-        if method == "POST" and (path in _LATER or path.endswith("/accept")):
+        accept = _ACCEPT(path)
+        if method == "POST" and accept is not None:
+            return self._accept(request, accept.group(1))
+        if method == "POST" and path in _LATER:
             return self._say(request, 501, f"{path} is not yet supported")
         return self._say(request, 404, "no such page")
 
@@ -260,6 +271,34 @@ class _Root(Resource):
         except ValueError as error:
             return self._say(request, 400, str(error))
         return self._json(request, found)
+
+    def _accept(self, request: Request, upstream: str) -> bytes:
+        try:
+            left = self._asked.accept(upstream)
+        except LookupError as error:
+            return self._say(request, 404, str(error.args[0]))
+        return self._json(request, {"upstream": upstream, "left": left}, 202)
+
+    def _fleet(self, request: Request) -> Any:
+        try:
+            asked = self._asked.fleet()
+        except LookupError as error:
+            return self._say(request, 404, str(error.args[0]))
+        gone: list[Any] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answered(text: bytes) -> None:
+            if not gone:
+                request.write(text)
+                request.finish()
+
+        asked.addCallbacks(
+            lambda gateways: answered(self._json(request, gateways)),
+            lambda failure: answered(
+                self._say(request, 503, f"ZooKeeper: {failure.getErrorMessage()}")
+            ),
+        )
+        return NOT_DONE_YET
 
     def _drain_endpoint(self, request: Request, upstream: str, endpoint: str, do: str) -> bytes:
         try:

@@ -34,6 +34,7 @@ def check(config: Config, reader: Reader) -> None:
     for name, upstream in config.upstreams.items():
         if upstream is not None:
             _check_upstream(f"upstreams.{name}", upstream, reader)
+    _check_zookeeper(config, reader)
     _check_admin(config, reader)
 
 
@@ -160,9 +161,11 @@ def _check_edits(path: str, edits: HeaderEdits, reader: Reader) -> None:
 
 
 def _check_upstream(path: str, upstream: Upstream, reader: Reader) -> None:
-    if not upstream.endpoints and f"{path}.endpoints" not in reader.failed:
+    known = upstream.endpoints or f"{path}.endpoints" in reader.failed
+    if not known and upstream.zookeeper is None and f"{path}.zookeeper" not in reader.places:
         reader.complain(
-            path, "no endpoints; name at least one, such as endpoints: [127.0.0.1:8080]"
+            path,
+            "no members; name at least one, such as endpoints: [127.0.0.1:8080], or a zookeeper path",
         )
     seen: dict[str, int] = {}
     for index, entry in enumerate(upstream.endpoints):
@@ -178,6 +181,20 @@ def _check_upstream(path: str, upstream: Upstream, reader: Reader) -> None:
     limit = upstream.adaptive_limit
     if limit is not None and limit.min > limit.max:
         reader.complain(f"{path}.adaptive_limit.min", f"is more than max, {limit.max}")
+
+
+def _check_zookeeper(config: Config, reader: Reader) -> None:
+    for name, upstream in config.upstreams.items():
+        source = upstream.zookeeper
+        if source is None:
+            continue
+        if config.zookeeper is None and "zookeeper" not in reader.places:
+            reader.complain(
+                f"upstreams.{name}.zookeeper",
+                "needs a section zookeeper: {hosts: ...} that says where ZooKeeper is",
+            )
+        if source.endpoint and source.format != "serverset":
+            reader.complain(f"upstreams.{name}.zookeeper.endpoint", "is for format: serverset")
 
 
 def _check_admin(config: Config, reader: Reader) -> None:

@@ -223,10 +223,17 @@ class Parsed(Kind[T]):
 
     name = "text"
 
-    def __init__(self, parse: Callable[[str], T], *, show: Callable[[T], str] = str) -> None:
-        """Args: parse: raises ValueError with what is expected. show: turns it back."""
+    def __init__(
+        self, parse: Callable[[str], T], *, show: Callable[[T], str] = str, none: str = ""
+    ) -> None:
+        """Args:
+        parse: raises ValueError with what is expected.
+        show: turns it back.
+        none: the word that is read as None, if there is one.
+        """
         self._parse = parse
         self._show = show
+        self._none = none or None
 
     def take(self, node: Scalar) -> T:
         """As Kind."""
@@ -240,7 +247,7 @@ class Parsed(Kind[T]):
 
     def show(self, value: T) -> Any:
         """As Kind."""
-        return self._show(value)
+        return self._none if value is None else self._show(value)
 
 
 class Choice(Kind[str]):

@@ -42,6 +42,7 @@ from gatewayd.core.regexes import compile_safe
 from gatewayd.core.retries import CONNECT_FAILURE, KINDS, RESET
 from gatewayd.core.targets import normal_path
 
+FORMATS: Final = ("plain", "serverset", "curator", "nerve", "dubbo")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*\Z")
@@ -116,6 +117,28 @@ def _cidr(text: str) -> None:
 def _hash_key(text: str) -> None:
     if _HASH_KEY.match(text) is None:
         raise ValueError("expected client_ip, path, header:NAME or cookie:NAME")
+
+
+def _node_path(text: str) -> None:
+    if (
+        re.match(r"(?:/[^/\x00-\x1f]+)+\Z", text) is None
+        or "/../" in text + "/"
+        or "/./" in text + "/"
+    ):
+        raise ValueError(f"{text!r} is no path of a node, such as /services/users")
+
+
+def _ensemble(text: str) -> None:
+    hosts, slash, chroot = text.partition("/")
+    if slash:
+        _node_path(slash + chroot)
+    for host in hosts.split(","):
+        parse_host_port(host.strip())
+
+
+def _zookeeper_auth(text: str) -> None:
+    if re.match(r"digest:[^:]+:.+\Z", text) is None:
+        raise ValueError("expected digest:user:password")
 
 
 def _rate_key(text: str) -> None:
@@ -358,7 +381,7 @@ class RouteTimeouts:
     request: float = key(DURATION, 25.0, "from the request's last byte to the response's head: 504")
     tunnel: float = key(DURATION, 3600.0, "after 101: silence in both directions")
     stream: float | None = key(
-        Parsed(_stream, show=lambda value: "inherit" if value is None else show_duration(value)),
+        Parsed(_stream, show=show_duration, none="inherit"),
         None,
         "silence in a response's body; inherit = the upstream's read",
     )
@@ -461,6 +484,45 @@ class UpstreamTimeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Registered:
+    """Where an upstream's members register themselves."""
+
+    path: str = key(Text(_node_path), doc="the node whose children are members")
+    format: str = key(Choice(*FORMATS), doc="what the children say")
+    endpoint: str = key(Text(), "", "serverset: one of additionalEndpoints instead")
+    removal_grace: float = key(
+        DURATION, 15.0, "after a session's trouble a vanished member is a last resort for so long"
+    )
+    max_shrink: float = key(SHARE, 0.5, "a greater loss at once is held until it is confirmed")
+    hold_for: float = key(DURATION, 3600.0, "held members leave after that")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    """This gateway's own node."""
+
+    path: str = key(Text(_node_path), doc="below which gateways register")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooKeeper:
+    """The ensemble."""
+
+    hosts: str = key(Text(_ensemble), doc="host:port, several with commas, maybe with a /chroot")
+    session_timeout: float = key(POSITIVE_DURATION, 10.0, "after which ephemeral nodes go")
+    connect_timeout: float = key(POSITIVE_DURATION, 10.0, "after which a start without it is noted")
+    watch_timeout: float = key(POSITIVE_DURATION, 10.0, "a read that takes longer is tried again")
+    auth: tuple[str, ...] = key(
+        ListOf(Text(_zookeeper_auth, secret=True)), (), "digest:user:password"
+    )
+    journal: str = key(
+        Text(), "/var/lib/gatewayd/membership.json", "last known members, for a start without it"
+    )
+    journal_max_age: float = key(POSITIVE_DURATION, 86400.0, "an older one is ignored")
+    register: Register | None = key(SectionOf(Register), None, "this gateway's own node")
+
+
+@dataclass(frozen=True, kw_only=True)
 class HealthCheck:
     """How an endpoint is asked whether it is well."""
 
@@ -513,8 +575,8 @@ class Upstream:
     endpoints: tuple[Address | EndpointEntry, ...] = key(
         ListOf(Either(Parsed(parse_host_port), SectionOf(EndpointEntry))), (), "static members"
     )
-    zookeeper: None = later()
-    members_allow: None = later()
+    zookeeper: Registered | None = key(SectionOf(Registered), None, "members from ZooKeeper")
+    members_allow: tuple[str, ...] = key(CIDRS, (), "networks that members may be in; none = any")
     dns: Dns = key(SectionOf(Dns), Dns, "for endpoints that are names")
     base_path: str = key(Text(_base_path), "", "put in front of the path with exactly one slash")
     balancer: type[Balancer] = key(_Balancers(), BALANCERS["round_robin"], "how one is chosen")
@@ -544,7 +606,7 @@ class Admin:
     """The admin interface."""
 
     address: Address | None = key(
-        Parsed(_address_or_none, show=lambda value: "none" if value is None else str(value)),
+        Parsed(_address_or_none, none="none"),
         Address("tcp", "127.0.0.1", 9901),
         "host:port, unix:/path, or none",
     )
@@ -597,7 +659,9 @@ class Config:
         "which request goes where; without any, all to the only upstream",
     )
     upstreams: dict[str, Upstream] = key(MapOf(SectionOf(Upstream), _label), dict, "where to")
-    zookeeper: None = later()
+    zookeeper: ZooKeeper | None = key(
+        SectionOf(ZooKeeper), None, "required once an upstream names a path there"
+    )
     admin: Admin = key(SectionOf(Admin), Admin, "the admin interface")
     logging: Logging = key(SectionOf(Logging), Logging, "what is written where")
     drain_timeout: float = key(DURATION, 25.0, "on a stop requests in flight may take so long")

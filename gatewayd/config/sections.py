@@ -106,9 +106,9 @@ class SectionOf(Kind[T]):
         if value is None:
             return None
         return {
-            key_name(each): each.metadata["kind"].show(getattr(value, each.name))
+            key_name(each): shown
             for each in fields(self.section)  # type: ignore[arg-type]
-            if each.metadata["kind"] is not LATER and getattr(value, each.name) is not None
+            if (shown := each.metadata["kind"].show(getattr(value, each.name))) is not None
         }
 
     def made(self, value: Any) -> bool:
@@ -134,4 +134,4 @@ def default_of(declared: Field[Any]) -> Any:
         value = declared.default_factory()
     else:
         return None
-    return None if value is None else declared.metadata["kind"].show(value)
+    return declared.metadata["kind"].show(value)

@@ -66,7 +66,7 @@ class Balancer:
 
     def peek(self, key: bytes | None) -> list[tuple[Endpoint, float]]:
         """Which endpoints a pick might choose, with their shares; for `explain`, picks nothing."""
-        total = sum(endpoint.weight for endpoint in self.endpoints)
+        total = sum(endpoint.weight for endpoint in self.endpoints) or 1
         return [(endpoint, endpoint.weight / total) for endpoint in self.endpoints]
 
     def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
@@ -251,7 +251,7 @@ class LeastConnections(_Scheduled):
         self._loads: list[float] = []  # a heap of those that had a bucket; empty ones go when met
         self._heaped: set[float] = set()  # what lies in it, once each
         for endpoint in endpoints:
-            self._place(endpoint, endpoint.in_flight / endpoint.weight)
+            self._place(endpoint, _load(endpoint, endpoint.in_flight))
         if self.schedule:
             start = random.randrange(len(self.schedule))
             self._turn = cycle([*self.schedule[start:], *self.schedule[:start]]).__next__
@@ -275,7 +275,7 @@ class LeastConnections(_Scheduled):
         endpoint = self._turn()
         if endpoint not in bucket:
             endpoint = next(iter(bucket))
-        self._move(endpoint, (endpoint.in_flight + 1) / endpoint.weight)
+        self._move(endpoint, _load(endpoint, endpoint.in_flight + 1))
         return endpoint
 
     def _move(self, endpoint: Endpoint, load: float) -> None:
@@ -288,9 +288,14 @@ class LeastConnections(_Scheduled):
 
     def released(self, endpoint: Endpoint, seconds: float, failed: bool) -> None:
         """Move it down."""
-        load = endpoint.in_flight / endpoint.weight
+        load = _load(endpoint, endpoint.in_flight)
         if self._load.get(endpoint, load) != load:
             self._move(endpoint, load)
+
+
+def _load(endpoint: Endpoint, in_flight: int) -> float:
+    """Requests per weight; a weight may become 0 while the balancer made before still serves."""
+    return in_flight / (endpoint.weight or 1)
 
 
 class ConsistentHash(Balancer):

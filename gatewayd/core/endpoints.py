@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple
 
 from gatewayd.core.addresses import Address
 from gatewayd.core.breaker import Breaker
 
 MAX_WEIGHT: Final = 256
+_SLICE: Final = 500  # members between two yields: about two milliseconds of work
 
 HEALTHY: Final = "healthy"
 UNCHECKED: Final = "unchecked"  # nothing is known of it, or its first check is awaited
@@ -18,6 +19,7 @@ SLOW_START: Final = "slow_start"  # new or back, with a growing share
 LEAVING: Final = "leaving"  # no longer a member, finishing what it has
 HELD: Final = "held"  # gone from its source, which is not believed yet
 DRAINING: Final = "draining"  # taken out by an operator
+LAST_RESORT: Final = "last_resort"  # a standing, shown as leaving: picked when no other is
 STATES: Final = (HEALTHY, UNCHECKED, UNHEALTHY, EJECTED, SLOW_START, LEAVING, HELD, DRAINING)
 _PICKABLE: Final = frozenset((HEALTHY, UNCHECKED, SLOW_START, HELD))
 
@@ -29,6 +31,7 @@ class Member(NamedTuple):
     weight: int = 1
     source: str = "static"
     name: str = ""  # as written: the host name that stands for this address
+    standing: str = ""  # HELD or LAST_RESORT where its source no longer names it
 
 
 class Endpoint:
@@ -62,6 +65,7 @@ class Endpoint:
         "port",
         "slow_until",
         "source",
+        "standing",
         "state",
         "weight",
     )
@@ -75,6 +79,7 @@ class Endpoint:
         self.name = member.name or self.label
         self.weight = member.weight
         self.source = member.source
+        self.standing = member.standing
         self.state = UNCHECKED
         self.in_flight = 0
         self.picks = 0
@@ -109,7 +114,12 @@ class Endpoint:
     @property
     def usable(self) -> bool:
         """Whether it may be picked."""
-        return self.weight > 0 and self.state in _PICKABLE and not self.awaits_check
+        return (
+            self.weight > 0
+            and self.state in _PICKABLE
+            and not self.awaits_check
+            and self.standing != LAST_RESORT
+        )
 
 
 class Change(NamedTuple):
@@ -127,7 +137,20 @@ class Change(NamedTuple):
 def reconcile(
     current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()
 ) -> Change:
-    """Bring a membership to what its sources want.
+    """Bring a membership to what its sources want, at once; see `reconciled`."""
+    slices = reconciled(current, wanted, former)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            change: Change = stop.value
+            return change
+
+
+def reconciled(
+    current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()
+) -> Generator[None, None, Change]:
+    """Bring a membership to what its sources want, yielding between slices of the work.
 
     Args:
         current: the endpoints now; those that stay keep their identity.
@@ -139,7 +162,9 @@ def reconcile(
     members: dict[Address, Endpoint] = {}
     joined: list[Endpoint] = []
     altered = False
-    for member in wanted:
+    for done, member in enumerate(wanted):
+        if done % _SLICE == _SLICE - 1:
+            yield
         if member.address in members:
             continue
         endpoint = known.get(member.address)
@@ -148,13 +173,12 @@ def reconcile(
             endpoint.weight = member.weight
             endpoint.state = UNCHECKED
             joined.append(endpoint)
-        elif endpoint.weight != member.weight:
+        elif endpoint.weight != member.weight or endpoint.standing != member.standing:
             endpoint.weight = member.weight
             altered = True
+        endpoint.standing = member.standing
         endpoint.source = member.source
         endpoint.name = member.name or endpoint.label
         members[member.address] = endpoint
     left = tuple(endpoint for address, endpoint in known.items() if address not in members)
-    for endpoint in left:
-        endpoint.state = LEAVING
     return Change(tuple(members.values()), tuple(joined), left, altered or bool(joined or left))

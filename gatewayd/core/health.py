@@ -4,11 +4,12 @@ An endpoint bears independent marks, and its state is the first that holds:
 
 | state | mark |
 | --- | --- |
-| leaving | it is no longer a member |
+| leaving | it is no longer a member, or only a last resort (core.membership) |
 | draining | an operator takes it out |
 | unhealthy | active checks failed `unhealthy` times in a row |
 | ejected | it failed too many requests; until `ejected_until` |
 | unchecked | active checks are on, it joined later than the first membership, and none was good yet |
+| held | its source no longer names it and is not believed yet |
 | slow_start | back or new, it gets a growing share until `slow_until` |
 | healthy | a check or a request was good |
 | unchecked | nothing is known of it, and nothing has to be |
@@ -27,6 +28,8 @@ from gatewayd.core.endpoints import (
     DRAINING,
     EJECTED,
     HEALTHY,
+    HELD,
+    LAST_RESORT,
     LEAVING,
     SLOW_START,
     UNCHECKED,
@@ -185,8 +188,8 @@ class Health:
             Whether it is another.
         """
         before = endpoint.state
-        if before == LEAVING:
-            return False
+        if before == LEAVING and not endpoint.standing:
+            return False  # it has left: only what is in flight goes on
         endpoint.state = after = self._state(endpoint, now)
         if before == EJECTED and after != EJECTED and self.slow_start:
             endpoint.slow_until = now + self.slow_start
@@ -196,12 +199,16 @@ class Health:
     def _state(self, endpoint: Endpoint, now: float) -> str:
         if endpoint.drained:
             return DRAINING
+        if endpoint.standing == LAST_RESORT:
+            return LEAVING
         if endpoint.down:
             return UNHEALTHY
         if endpoint.ejected_until > now or self._broken(endpoint, now):
             return EJECTED
         if endpoint.awaits_check:
             return UNCHECKED
+        if endpoint.standing:
+            return HELD
         if endpoint.slow_until > now:
             return SLOW_START
         if endpoint.known_good or endpoint.state in (HEALTHY, SLOW_START, EJECTED):
@@ -215,12 +222,20 @@ class Health:
     def usable(self, members: Sequence[Endpoint]) -> list[Endpoint]:
         """Those that may be picked; in panic all but the drained and weightless.
 
-        Sets `panic`. Those whose last connect failed come last then, where a balancer has an order.
+        Where there is nobody else, the last resorts. Sets `panic`; those whose last connect failed come
+        last then, where a balancer has an order.
         """
         weighty = [
             each for each in members if each.weight and each.state not in (DRAINING, LEAVING)
         ]
         usable = [each for each in weighty if each.usable]
+        if not usable:
+            weighty += [
+                each
+                for each in members
+                if each.weight and each.standing == LAST_RESORT and not each.drained
+            ]
+            usable = [each for each in weighty if each.state == LEAVING and not each.down]
         self.panic = bool(weighty) and len(usable) < self.panic_threshold * len(weighty)
         if not self.panic:
             return usable
@@ -228,19 +243,15 @@ class Health:
 
     def wakes(self, members: Sequence[Endpoint], now: float) -> float:
         """When a state changes by time alone; infinity if never."""
-        times = [
-            moment
-            for each in members
-            for moment in (
-                each.ejected_until,
-                each.slow_until,
-                each.breaker.until
-                if each.breaker is not None and each.breaker.state == OPEN
-                else 0.0,
-            )
-            if moment > now
-        ]
-        return min(times, default=_INFINITY)
+        soonest = _INFINITY
+        for each in members:
+            if each.ejected_until or each.slow_until or each.breaker is not None:
+                breaker = each.breaker
+                opens = breaker.until if breaker is not None and breaker.state == OPEN else 0.0
+                for moment in (each.ejected_until, each.slow_until, opens):
+                    if now < moment < soonest:
+                        soonest = moment
+        return soonest
 
     def guarded(self, members: Sequence[Endpoint]) -> bool:
         """Whether picks have to look twice: somebody starts slowly, or is probed by a breaker."""

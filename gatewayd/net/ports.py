@@ -71,6 +71,17 @@ def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str,
     return port
 
 
+def is_local(host: str) -> bool:
+    """Whether an IP address is one of this machine's: only those can be bound to."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, int]:
     """The sockets that systemd passed, by name (sd_listen_fds_with_names(3)).
 

@@ -26,7 +26,7 @@ from gatewayd.core.proxy_protocol import read_proxy_header
 from gatewayd.http1.bodies import Body, Chunked, Length, head_end
 from gatewayd.http1.requests import MAX_LINE, read_request
 from gatewayd.http1.serialising import chunk, last_chunk, response_bytes
-from gatewayd.proxy.flow import Flow
+from gatewayd.net.flow import Flow
 
 if TYPE_CHECKING:
     from gatewayd.proxy.listener import Listener
@@ -480,6 +480,7 @@ class ServerChannel:
     def watch(self, source: Any) -> None:
         """Stop reading from a source while the client does not take its bytes."""
         if self.transport.producer is None:
+            self.transport.set_read_ahead(source.pool.read_ahead)
             self.transport.registerProducer(Flow(source, self), True)
 
     def unwatch(self) -> None:

@@ -39,7 +39,7 @@ class Context:
         self.finished: list[Exchange] = []
         self.log: Callable[[list[Exchange]], None] | None = None
         self.on_error: Callable[[Exchange, GatewayError], None] | None = None
-        self._wall = wall
+        self.wall = wall
         self._date = b""
         self._date_until = -1.0
 
@@ -60,7 +60,7 @@ class Context:
         """A Date field line for now (RFC 9110 §6.6.1)."""
         now = self.wheel.now
         if now >= self._date_until:
-            wall = self._wall()
+            wall = self.wall()
             self._date_until = now + 1.0 - wall % 1.0
             self._date = b"Date: %b\r\n" % formatdate(wall, usegmt=True).encode()
         return self._date

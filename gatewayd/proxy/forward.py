@@ -375,8 +375,8 @@ class ReverseProxyResource(Leaf):
             return
         if not stale:
             _count_error(endpoint, error)
-        if connection is None:
-            endpoint.connect_failures += 1
+        if connection is None or (isinstance(error, Reset) and not stale):
+            exchange.upstream.failed_connect(endpoint)
         self._settle(exchange, failed=not stale)
         kind = _KINDS.get(error.reason, "")
         if not self._retry(exchange, kind, sent=connection is not None):

@@ -116,11 +116,16 @@ class Listener(Service):
         return f"<Listener {self.name} {self.bound} open={len(self._channels)}>"
 
     @property
-    def bound(self) -> str:
+    def bound_address(self) -> Address:
         """The address as it is bound, with the port that the kernel chose."""
         if self.port is None or self.address.kind != "tcp":
-            return str(self.address)
-        return str(Address("tcp", self.address.host, self.port.getHost().port))
+            return self.address
+        return self.address._replace(port=self.port.getHost().port)
+
+    @property
+    def bound(self) -> str:
+        """The same, as people write it."""
+        return str(self.bound_address)
 
     # --- Twisted's side
 

@@ -8,8 +8,8 @@ from gatewayd.core.errors import BadRequest, GatewayError
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead, ResponseHead, name_of, value_of
 from gatewayd.http1.requests import PathRules, read_request
+from gatewayd.net.flow import Flow
 from gatewayd.proxy.context import Context
-from gatewayd.proxy.flow import Flow
 
 _SITES_OWN = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade")

@@ -32,6 +32,7 @@ from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, head_end
 from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk, last_chunk
 from gatewayd.net import splice
+from gatewayd.net.flow import Flow
 
 # What the connection waits for
 _IDLE: Final = 0
@@ -105,6 +106,7 @@ class UpstreamConnection:
         """Twisted: connected."""
         self.transport = transport
         transport.no_delay()
+        transport.set_read_ahead(self.pool.read_ahead)
         self.pool.connected(self)
 
     def logPrefix(self) -> str:
@@ -367,6 +369,17 @@ class UpstreamConnection:
                 self.transport.resumeProducing()
             if self._awaits == _BODY:
                 self._arm_read()
+
+    def watch(self, source: Any) -> None:
+        """Stop reading from a source while the endpoint does not take its bytes."""
+        if self._awaits != _LOST and self.transport.producer is None:
+            self.transport.registerProducer(Flow(source, self), True)
+
+    def unwatch(self) -> None:
+        """The source has nothing more to give."""
+        if self.transport.producer is not None:
+            self.transport.unregisterProducer()
+            self._stalled = 0.0
 
     def blocked(self) -> None:
         """The endpoint does not take the request's body: its write timeout runs."""

@@ -8,17 +8,11 @@ has a time limit, and a failed or empty answer keeps the last addresses.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final, NamedTuple
-
-from twisted.application.service import Service
-
-from gatewayd.core.addresses import Address, is_ip
-from gatewayd.core.endpoints import Member
-from gatewayd.upstreams.upstream import Upstream
+from typing import Any, Final
 
 _THREADS: Final = 4
 _MAX_ADDRESSES: Final = 256  # of one name: more than any DNS answer over UDP holds
@@ -80,65 +74,60 @@ def addresses_of(name: str) -> list[str]:
     return sorted({str(each[4][0]) for each in found if "%" not in str(each[4][0])})
 
 
-class StaticMember(NamedTuple):
-    """An endpoint as the configuration has it."""
-
-    address: Address
-    weight: int = 1
-
-
-class StaticMembers(Service):
-    """An upstream's static members, with names looked up; made by the service for each upstream."""
+class Names:
+    """Keeps the addresses of some names; made by an upstream's members."""
 
     def __init__(
         self,
-        upstream: Upstream,
-        members: Sequence[StaticMember],
         resolver: Resolver,
         clock: Any,
         *,
         refresh: float,
         timeout: float,
+        changed: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
         """Args:
-        upstream: gets the members.
-        members: in order.
-        resolver: for those that are names.
+        resolver: looks them up.
         clock: Twisted's IReactorTime.
         refresh: seconds between look-ups.
         timeout: seconds for one, 0 = for ever.
+        changed: told after every round of look-ups that brought something.
         warn: takes a message for people.
         """
-        self._upstream = upstream
-        self._members = members
         self._resolver = resolver
         self._clock = clock
         self._refresh = refresh
         self._timeout = timeout
+        self._changed = changed
         self._warn = warn
-        self._known: dict[str, list[str]] = {}  # addresses by name, the last that were good
+        self._names: list[str] = []
+        self._known: dict[str, list[str]] = {}  # the last answers that were good
         self._failing: set[str] = set()
-        self._names = sorted(
-            {each.address.host for each in members if not is_ip(each.address.host)}
-        )
         self._waiting: set[str] = set()
         self._round = 0
         self._timer: Any = None
 
-    def startService(self) -> None:
-        """Twisted: begin; members that need no look-up are there at once."""
-        super().startService()
-        if not self._names:
-            self._publish()
+    def watch(self, names: set[str]) -> None:
+        """Look these names up from now on, and no others; what is new at once."""
+        if names == set(self._names):
             return
-        if len(self._names) < len({each.address.host for each in self._members}):
-            self._publish()
-        self._look_up()
+        new = names - set(self._names)
+        self._names = sorted(names)
+        for name in set(self._known) - names:
+            del self._known[name]
+        self._failing &= names
+        if new:
+            self._look_up()
+        elif not names:
+            self.stop()
 
-    def stopService(self) -> None:
-        """Twisted: end; what is still looked up is ignored."""
-        super().stopService()
+    def addresses(self, name: str) -> list[str]:
+        """What a name stands for as far as is known."""
+        return self._known.get(name, [])
+
+    def stop(self) -> None:
+        """Look nothing up any more; what is still under way is ignored."""
         self._round += 1
         self._stop_timer()
 
@@ -147,12 +136,13 @@ class StaticMembers(Service):
             self._timer.cancel()
 
     def _look_up(self) -> None:
+        self._stop_timer()
         self._round += 1
         self._waiting = set(self._names)
         this_round = self._round
         for name in self._names:
             self._resolver.resolve(name, partial(self._answered, this_round, name))
-        if self._timeout:
+        if self._timeout and self._waiting and this_round == self._round:
             self._timer = self._clock.callLater(self._timeout, self._timed_out)
 
     def _answered(self, this_round: int, name: str, found: list[str]) -> None:
@@ -161,7 +151,6 @@ class StaticMembers(Service):
         self._waiting.discard(name)
         self._take(name, found, "has no address")
         if not self._waiting:
-            self._stop_timer()
             self._end_round()
 
     def _timed_out(self) -> None:
@@ -176,25 +165,14 @@ class StaticMembers(Service):
         elif name not in self._failing:
             self._failing.add(name)
             kept = ", ".join(self._known.get(name, ())) or "none"
-            self._warn(f"upstream {self._upstream.name}: {name} {failure}; kept addresses: {kept}")
+            self._warn(f"{name} {failure}; kept addresses: {kept}")
 
     def _end_round(self) -> None:
+        self._stop_timer()
         self._round += 1  # late answers count no more
         self._waiting = set()
-        if self._known:
-            self._publish()
-        seconds = self._refresh if self._known else min(self._refresh, _IMPATIENT)
+        impatient = any(name not in self._known for name in self._names)
+        seconds = min(self._refresh, _IMPATIENT) if impatient else self._refresh
         self._timer = self._clock.callLater(seconds, self._look_up)
-
-    def _publish(self) -> None:
-        members: list[Member] = []
-        for address, weight in self._members:
-            written = str(address)
-            if is_ip(address.host):
-                members.append(Member(address, weight, "static", written))
-                continue
-            for found in self._known.get(address.host, ()):
-                members.append(
-                    Member(Address("tcp", found, address.port), weight, "static", written)
-                )
-        self._upstream.set_members(members)
+        if self._known:
+            self._changed()

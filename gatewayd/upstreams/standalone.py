@@ -14,7 +14,8 @@ from gatewayd.core.addresses import parse_host_port
 from gatewayd.core.balancers import balancer_named
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import Wheel
-from gatewayd.upstreams.names import Resolver, StaticMember, StaticMembers
+from gatewayd.upstreams.members import Members, StaticMember
+from gatewayd.upstreams.names import Resolver
 from gatewayd.upstreams.pool import HTTPConnectionPool
 from gatewayd.upstreams.upstream import Upstream
 
@@ -37,7 +38,7 @@ class StandaloneUpstream(Upstream):
             later=lambda call: reactor.callLater(0, call),
             **options,
         )
-        self.members: StaticMembers | None = None
+        self.members: Members | None = None
         self._closing = False
         self._loop = LoopingCall(self._sweep)
         self._loop.clock = reactor
@@ -120,7 +121,7 @@ def make_upstream(
         base_path=base_path,
         via=via,
     )
-    upstream.members = StaticMembers(
+    upstream.members = Members(
         upstream,
         members,
         Resolver(lambda *call: reactor.callFromThread(*call)),

@@ -15,11 +15,18 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.balancers import Balancer, Slices, compile_balancer, policy_name
+from gatewayd.core.balancers import Balancer, Slices, compile_balancer, finish, policy_name
 from gatewayd.core.breaker import CLOSED, Breaker
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
-from gatewayd.core.endpoints import Endpoint, Member, reconcile
+from gatewayd.core.endpoints import (
+    HELD,
+    LAST_RESORT,
+    LEAVING,
+    Endpoint,
+    Member,
+    reconciled,
+)
 from gatewayd.core.errors import BreakerOpen, NoEndpoint, PendingTimeout, QueueFull
 from gatewayd.core.health import Health, PassiveRules
 from gatewayd.core.limits import AdaptiveLimit
@@ -136,6 +143,10 @@ class Upstream:
         self._pending_timeout = pending_timeout
         self._waiting: deque[_Waiter] = deque()
         self._compiling: Slices[Balancer] | None = None
+        self._wanted: Sequence[Member] = ()
+        self._taken: Sequence[Member] = ()
+        self._taking: Slices[None] | None = None
+        self._on_trouble: Callable[[Endpoint], None] | None = None
         self._guarded = False  # picks have to look twice: core.health
         self._alarm = _Alarm(self)
         self._watchers: list[Callable[[], None]] = []
@@ -306,6 +317,8 @@ class Upstream:
         self.counters.checks["good" if good else "bad"] += 1
         if self.health.checked(endpoint, good, self.clock()):
             self._settled(endpoint)
+        if endpoint.down and endpoint.standing:
+            self._doubt(endpoint)
 
     def drain(self, label: str, drained: bool) -> None:
         """Take an endpoint out, or put it back.
@@ -387,18 +400,57 @@ class Upstream:
     # --- membership
 
     def set_members(self, members: Iterable[Member]) -> None:
-        """Take a new membership; it is in effect when the balancer is compiled."""
+        """Take a new membership; a large one in slices, and of several the newest.
+
+        It is in effect when the balancer is compiled.
+        """
+        self._wanted = tuple(members)
+        if self._taking is not None:
+            return  # goes on with the newest when it is done
+        self._taking = self._take_members(self._wanted)
+        if len(self._wanted) + len(self.endpoints) <= 2 * _AT_ONCE:
+            try:
+                finish(self._taking)
+            finally:
+                self._taking = None
+        else:
+            self._take_on()
+
+    def _take_on(self) -> None:
+        assert self._taking is not None
+        taken = self._wanted
+        try:
+            next(self._taking)
+        except StopIteration:
+            self._taking = self._take_members(self._wanted) if taken is not self._taken else None
+        except Exception:
+            self._taking = None  # a balancer of one's own failed: the next change counts again
+            raise
+        if self._taking is not None:
+            self._later(self._take_on)
+
+    def _take_members(self, wanted: Sequence[Member]) -> Slices[None]:
+        self._taken = wanted
         now = self.clock()
-        change = reconcile(self.endpoints, members, self.departed(now))
+        change = yield from reconciled(self.endpoints, wanted, self.departed(now))
         first = not self.known
-        self.known = True
-        self.endpoints = change.members
-        for endpoint in change.joined:
+        for done, endpoint in enumerate(change.joined):
             self._departed.pop(endpoint, None)
             self.health.joined(endpoint, now, first=first)
-        for endpoint in change.left:
+            if done % _AT_ONCE == _AT_ONCE - 1:
+                yield
+        self.known = True
+        self.endpoints = change.members
+        for endpoint in change.members:
+            if endpoint.standing or endpoint.state in (HELD, LEAVING):
+                self.health.settle(endpoint, now)
+        for done, endpoint in enumerate(change.left):
+            endpoint.standing = ""
+            endpoint.state = LEAVING
             self._departed[endpoint] = now + _REMEMBERED
             self.pool.forget(endpoint)
+            if done % _AT_ONCE == _AT_ONCE - 1:
+                yield
         if change or first:
             self.changed_at = now
         if change:
@@ -407,6 +459,21 @@ class Upstream:
             self.recompile()
             for told in self._watchers:
                 told()
+
+    def on_trouble(self, told: Callable[[Endpoint], None]) -> None:
+        """Tell somebody of endpoints that are no longer listed and fail."""
+        self._on_trouble = told
+
+    def failed_connect(self, endpoint: Endpoint) -> None:
+        """A connection to it failed, or was reset before an answer."""
+        endpoint.connect_failures += 1
+        twice = endpoint.connect_failures >= 2
+        if endpoint.standing == LAST_RESORT or (endpoint.standing == HELD and twice):
+            self._doubt(endpoint)
+
+    def _doubt(self, endpoint: Endpoint) -> None:
+        if self._on_trouble is not None:
+            self._on_trouble(endpoint)
 
     def watch_members(self, told: Callable[[], None]) -> None:
         """Call somebody after each change of the membership."""

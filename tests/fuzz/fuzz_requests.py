@@ -31,6 +31,8 @@ SEEDS = [
         HEAD + b"X-Forwarded-For: b\r\nX-Request-Id: c\r\nVia: 1.1 d\r\nForwarded: for=e\r\n\r\n",
         HEAD + b"Content_Length: 5\r\nTransfer_Encoding: chunked\r\nProxy: x\r\n\r\n",
         HEAD + b"Content-Length : 5\r\n\r\nhello",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         HEAD + b"A: b\r\n c\r\n\r\n",
         HEAD + b"A: b\nC: d\r\n\r\n",
         b"\r\n" + HEAD + b"\r\n",

@@ -1,0 +1,176 @@
+"""Who the members of an upstream are: static ones, and those that a registry names.
+
+The same address counts once, and the configuration wins over the registry. Names are looked up, and what they
+stand for becomes members; a registry can never make the gateway forward to itself, or to networks that
+members_allow leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.application.service import Service
+
+from gatewayd.core.addresses import Address, Networks, is_ip
+from gatewayd.core.endpoints import Endpoint, Member
+from gatewayd.core.membership import HELD, LAST_RESORT, LISTED, permitted
+from gatewayd.upstreams.names import Names, Resolver
+from gatewayd.upstreams.upstream import Upstream
+
+
+class StaticMember(NamedTuple):
+    """An endpoint as the configuration has it."""
+
+    address: Address
+    weight: int = 1
+
+
+class Discovered(NamedTuple):
+    """A member as a registry names it, and what is thought of that."""
+
+    address: Address
+    weight: int
+    standing: str = LISTED
+
+
+class Members(Service):
+    """An upstream's members; made by the service for each upstream."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        members: Sequence[StaticMember],
+        resolver: Resolver,
+        clock: Any,
+        *,
+        refresh: float,
+        timeout: float,
+        warn: Callable[[str], None],
+        allowed: Networks | None = None,
+        is_own: Callable[[Address], bool] = lambda address: False,
+    ) -> None:
+        """Args:
+        upstream: gets the members.
+        members: static ones, in order.
+        resolver: for those that are names.
+        clock: Twisted's IReactorTime.
+        refresh: seconds between look-ups.
+        timeout: seconds for one, 0 = for ever.
+        warn: takes a message for people.
+        allowed: networks that discovered members may be in; None = any.
+        is_own: whether an address is the gateway's own; no discovered member may have it.
+        """
+        self._upstream = upstream
+        self._static = tuple(members)
+        self._discovered: dict[Address, Discovered] = {}
+        self._allowed = allowed
+        self._is_own = is_own
+        self._warn = warn
+        self._refused: set[Address] = set()
+        self.doubts: Callable[[Address, bool], None] | None = None  # told of failing unlisted ones
+        self._names = Names(
+            resolver,
+            clock,
+            refresh=refresh,
+            timeout=timeout,
+            changed=self._publish,
+            warn=lambda message: warn(f"upstream {upstream.name}: {message}"),
+        )
+        upstream.on_trouble(self._trouble)
+
+    def __repr__(self) -> str:
+        return f"<Members {self._upstream.name} static={len(self._static)} found={len(self._discovered)}>"
+
+    def startService(self) -> None:
+        """Twisted: begin; members that need no look-up are there at once."""
+        super().startService()
+        self._update()
+
+    def stopService(self) -> None:
+        """Twisted: end."""
+        super().stopService()
+        self._names.stop()
+
+    def set_discovered(self, members: Iterable[Discovered]) -> None:
+        """Take what a registry names, beside the static members."""
+        self._discovered = {each.address: each for each in members}
+        if self.running:
+            self._update()
+
+    def is_usable(self, address: Address) -> bool:
+        """Whether one of a discovered member's endpoints could be picked."""
+        written = str(address)
+        return any(
+            each.weight and not each.down and not each.drained
+            for each in self._upstream.endpoints
+            if each.name == written
+        )
+
+    def _update(self) -> None:
+        hosts = [each.address.host for each in self._static]
+        hosts += [address.host for address in self._discovered]
+        names = {host for host in hosts if not is_ip(host)}
+        self._names.watch(names)
+        if len(names) < len(hosts) or not hosts:
+            self._publish()
+
+    def _publish(self) -> None:
+        members: dict[Address, Member] = {}
+        for address, weight in self._static:
+            for found in self._addresses(address):
+                members.setdefault(found, Member(found, weight, "static", str(address)))
+        for entry in self._permitted():
+            for found in self._addresses(entry.address):
+                members.setdefault(
+                    found,
+                    Member(
+                        found,
+                        entry.weight,
+                        "zookeeper",
+                        str(entry.address),
+                        _STANDING[entry.standing],
+                    ),
+                )
+        if members or self._upstream.known:
+            self._upstream.set_members(members.values())
+
+    def _addresses(self, address: Address) -> list[Address]:
+        if is_ip(address.host):
+            return [address]
+        return [Address("tcp", each, address.port) for each in self._names.addresses(address.host)]
+
+    def _permitted(self) -> Iterable[Discovered]:
+        if not self._discovered:
+            return ()
+        allowed = self._allowed
+        pairs = {
+            found: entry
+            for entry in self._discovered.values()
+            for found in self._addresses(entry.address)
+        }
+        good, refused = permitted(
+            ((found, entry.weight) for found, entry in pairs.items()),
+            lambda host: allowed is None or host in allowed,
+            self._is_own,
+        )
+        for address, because in refused:
+            if address not in self._refused and len(self._refused) < 10_000:
+                self._refused.add(address)
+                self._warn(f"upstream {self._upstream.name}: {address} is no member: {because}")
+        return [entry for found, entry in pairs.items() if found in good]
+
+    def _trouble(self, endpoint: Endpoint) -> None:
+        """An endpoint that its registry does not list has failed, or is down."""
+        if self.doubts is None:
+            return
+        for address in self._discovered:
+            if str(address) == endpoint.name:
+                others = any(
+                    each.usable for each in self._upstream.endpoints if each is not endpoint
+                )
+                self.doubts(address, not others)
+                return
+
+
+_STANDING = {LISTED: "", HELD: HELD, LAST_RESORT: LAST_RESORT}

@@ -1,0 +1,159 @@
+"""core.routes against a model that reads the rules one by one, and what a lookup costs."""
+
+from __future__ import annotations
+
+import re
+from time import process_time
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.core.messages import RequestHead
+from gatewayd.core.routes import Condition, Match, Route, Table
+from tests.unit.routing import asked, pattern, table, taken
+
+quick = settings(deadline=None, database=None, max_examples=300)
+
+HOSTS = ["a.example.com", "*.example.com", "*.com", "b.com"]
+PREFIXES = ["", "/", "/a", "/a/", "/a/b", "/ab", "/a;v"]
+matches = st.fixed_dictionaries(
+    {
+        "hosts": st.lists(st.sampled_from(HOSTS), max_size=2, unique=True),
+        "where": st.one_of(
+            st.tuples(st.just("prefix"), st.sampled_from(PREFIXES)),
+            st.tuples(st.just("path"), st.sampled_from(["/a", "/a/b", "/"])),
+            st.tuples(st.just("regex"), st.sampled_from(["^/a", "b$", "^/$"])),
+        ),
+        "methods": st.lists(st.sampled_from(["GET", "PUT", "POST"]), max_size=2, unique=True),
+        "scheme": st.sampled_from(["", "", "http", "https"]),
+        "canary": st.booleans(),
+        "priority": st.sampled_from([0, 0, 0, 1]),
+    }
+)
+Given = dict[str, Any]
+
+
+def expected_of(routes: list[Given], head: RequestHead, scheme: str, fallthrough: bool) -> str:
+    """The answer by the letter of decisions.md."""
+    path, host = head.path.decode(), head.host
+
+    def rung(route: Given) -> tuple[int, ...] | None:
+        kind, text = route["where"]
+        if kind == "path":
+            return (0,) if path == text else None
+        if kind == "regex":
+            return (1, route["order"]) if re.search(text, path) else None
+        text = text or "/"
+        border = text.endswith("/") or path[len(text) :][:1] in ("", "/", ";")
+        return (2, -len(text)) if path.startswith(text) and border else None
+
+    def conditions(route: Given) -> int:
+        return bool(route["methods"]) + bool(route["scheme"]) + route["canary"]
+
+    levels = [[route for route in routes if host in route["hosts"]]]
+    for at in range(len(host)):
+        if host[at] == ".":
+            levels.append([route for route in routes if "*" + host[at:] in route["hosts"]])
+    levels = [level for level in levels if level]
+    if not levels or fallthrough:
+        levels.append([route for route in routes if not route["hosts"]])
+    else:
+        levels = levels[:1]
+    allowed: set[str] = set()
+    for level in levels:
+        ranked = sorted(
+            (
+                (-route["priority"], rung(route), -conditions(route), route["order"], route)
+                for route in level
+                if rung(route) is not None
+            ),
+            key=lambda entry: entry[:4],
+        )
+        for *_, route in ranked:
+            if route["scheme"] not in ("", scheme) or (route["canary"] and not head.lines):
+                continue
+            if route["methods"] and head.method.decode() not in route["methods"]:
+                allowed |= set(route["methods"])
+                continue
+            return str(route["order"])
+    return f"405 {sorted(allowed)}" if allowed else "404"
+
+
+class ModelTests(SynchronousTestCase):
+    """Any table, any request."""
+
+    @quick
+    @given(
+        st.lists(matches, max_size=8),
+        st.sampled_from(["a.example.com", "b.a.example.com", "example.com", "b.com", "x"]),
+        st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab", "/a;v", "/a;v/b", "/a/b/c", "/b"]),
+        st.sampled_from(["GET", "PUT"]),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["http", "https"]),
+    )
+    def test_by_the_letter(
+        self,
+        routes: list[Given],
+        host: str,
+        path: str,
+        method: str,
+        canary: bool,
+        fallthrough: bool,
+        scheme: str,
+    ) -> None:
+        """The compiled table answers as the rules do when read one by one."""
+        compiled = []
+        for order, route in enumerate(routes):
+            route["order"] = order
+            kind, text = route["where"]
+            match = Match(
+                hosts=route["hosts"],
+                methods=route["methods"],
+                scheme=route["scheme"],
+                headers=[Condition("X-C", "", None)] if route["canary"] else [],
+                **{kind: pattern(text) if kind == "regex" else text},
+            )
+            compiled.append(Route(str(order), match, priority=route["priority"], order=order))
+        tested = Table(compiled, host_fallthrough=fallthrough)
+        head = asked(path, host, method=method, lines=[b"X-C: 1"] if canary else [])
+        found = taken(tested, head, scheme)
+        if found.startswith("405"):
+            found = f"405 {sorted(found[4:].split(', '))}"
+        self.assertEqual(found, expected_of(routes, head, scheme, fallthrough))
+        explained = [route.name for route, why in tested.explain(head, scheme) if not why]
+        self.assertEqual(explained, [] if found[:3] in ("404", "405") else [found])
+
+
+class CostTests(SynchronousTestCase):
+    """Flat in hosts, exact paths and prefixes."""
+
+    def test_flat(self) -> None:
+        """Ten thousand of each cost a lookup no more than a hundred, within the noise of a clock."""
+
+        def best(size: int) -> float:
+            routes = table(
+                *((f"h{n}", {"hosts": [f"h{n}.example.com"]}) for n in range(size)),
+                *((f"w{n}", {"hosts": [f"*.w{n}.example.com"]}) for n in range(size)),
+                *((f"e{n}", {"path": f"/e/{n}"}) for n in range(size)),
+                *((f"p{n}", {"prefix": f"/p/{n}/x"}) for n in range(size)),
+            )
+            last = size - 1
+            heads = [
+                (asked("/", f"h{last}.example.com"), f"h{last}"),
+                (asked("/", f"a.w{last}.example.com"), f"w{last}"),
+                (asked(f"/e/{last}"), f"e{last}"),
+                (asked(f"/p/{last}/x/y"), f"p{last}"),
+            ]
+            times = []
+            for _ in range(20):
+                began = process_time()
+                for head, name in heads * 25:
+                    assert routes.find(head, "http").name == name
+                times.append(process_time() - began)
+            return min(times)
+
+        few, many = best(100), best(10_000)
+        self.assertLess(many, 10 * few + 0.001, "a scan would cost a hundred times as much")
