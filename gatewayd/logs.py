@@ -25,6 +25,8 @@ from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
 
 WAITING: Final = 4 << 20
+_TOGETHER: Final = 131_072
+_PLACES: Final = 4096
 LEVELS: Final = ("debug", "info", "warning", "error")
 _ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
@@ -56,6 +58,8 @@ class LineWriter:
         self.target = target
         self._complain = complain
         self._fd = _open(target)  # the thread's, once it runs
+        self._held: list[bytes] = []  # lines that are handed to the thread together
+        self._held_bytes = 0
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._refused = 0  # lines, by too many that wait
         self._lost = 0  # lines, by a write that failed
@@ -90,7 +94,17 @@ class LineWriter:
             self._refused += count
             return
         self._waiting += len(lines)
-        self._queue.put(_Job(lines=lines))
+        self._held.append(lines)
+        self._held_bytes += len(lines)
+        if self._held_bytes >= _TOGETHER:
+            self.push()
+
+    def push(self) -> None:
+        """Hand what was held to the thread: waking it for every line would cost more than the line."""
+        if self._held:
+            held, self._held = self._held, []
+            self._held_bytes = 0
+            self._queue.put(_Job(lines=b"".join(held)))
 
     def reopen(self) -> None:
         """Open the file anew: it was rotated away. A file that cannot be opened keeps the old one.
@@ -104,11 +118,13 @@ class LineWriter:
         except OSError as error:
             self._complain(f"log {self.target} cannot be opened anew: {error.strerror}; going on")
             return
+        self.push()
         self._queue.put(_Job(fd=fd))
 
     def flush(self, seconds: float) -> None:
         """Wait until all is written that was handed over, at most so long."""
         self.start()
+        self.push()
         done = Event()
         self._queue.put(_Job(done=done))
         done.wait(seconds)
@@ -187,6 +203,7 @@ class AccessLog:
         self._second = -1
         self._stamp = b""
         self._agents: dict[bytes, bytes] = {}
+        self._places: dict[tuple[str, str, str, str], bytes] = {}
         self._combined_omit = bool(self._omit)
 
     def __call__(self, batch: list[Exchange]) -> None:
@@ -211,11 +228,15 @@ class AccessLog:
         if _ODD(query) is not None or _ODD(referer) is not None:
             query, referer = escaped(query), escaped(referer)
         endpoint = exchange.endpoint
+        label = endpoint.label if endpoint is not None else "-"
+        key = (exchange.origin.listener, exchange.route, exchange.upstream_name, label)
+        place = self._places.get(key)
+        if place is None:
+            place = self._remember_place(key)
         headed = exchange.headed
         return (
-            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" listener=%b route=%b upstream=%b '
-            b"endpoint=%b reason=%b t_head=%.4f t_total=%.4f t_queue=%.4f t_connect=%.4f tries=%d "
-            b"bytes_in=%d request_id=%b\n"
+            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" %b reason=%b t_head=%.4f '
+            b"t_total=%.4f t_queue=%b t_connect=%b tries=%d bytes_in=%d request_id=%b\n"
         ) % (
             client.encode(),
             self._stamp,
@@ -227,19 +248,24 @@ class AccessLog:
             exchange.bytes_out,
             referer,
             agent,
-            exchange.origin.listener.encode(),
-            exchange.route.encode(),
-            exchange.upstream_name.encode(),
-            endpoint.label.encode() if endpoint is not None else b"-",
-            exchange.reason.encode() or b"-",
+            place,
+            exchange.reason.encode() if exchange.reason else b"-",
             headed - exchange.started if headed else 0.0,
             exchange.ended - exchange.started,
-            exchange.queued,
-            exchange.dialled,
+            b"%.4f" % exchange.queued if exchange.queued else b"0.0000",
+            b"%.4f" % exchange.dialled if exchange.dialled else b"0.0000",
             exchange.tries,
             exchange.bytes_in,
             exchange.request_id,
         )
+
+    def _remember_place(self, key: tuple[str, str, str, str]) -> bytes:
+        """The fields that name where a request went; the same for very many of them."""
+        if len(self._places) >= _PLACES:
+            self._places.clear()
+        place = b"listener=%b route=%b upstream=%b endpoint=%b" % tuple(e.encode() for e in key)
+        self._places[key] = place
+        return place
 
     def _remember(self, line: bytes) -> bytes:
         agent = escaped(value_of(line)) if line else b"-"

@@ -322,8 +322,15 @@ class Gateway(MultiService):
         self._stopping = True
         self.reactor.stop()
 
+    def flush_logs(self) -> None:
+        """Have written what was logged."""
+        self.context.flush()
+        for writer in self._writers():
+            writer.push()
+
     def reopen_logs(self) -> None:
         """SIGUSR1: log files were rotated away."""
+        self.context.flush()
         for writer in self._writers():
             writer.reopen()
 
@@ -530,7 +537,7 @@ class Sweeper(Service):
         self._context.wheel.sweep(now)
         if now - self._flushed >= _FLUSH_SECONDS / 2:
             self._flushed = now
-            self._context.flush()
+            self._gateway.flush_logs()
         self._due = now + _TICK
 
 

@@ -53,6 +53,13 @@ _HOST: Final = re.compile(
 ).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists; DNS ends at 253
 _HOSTS: Final = 1024
 
+# A path that is in its one form already (core.targets), so that nothing is left to normalise.
+_PLAIN: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|DELETE|PATCH) "
+    rb"(/(?:[A-Za-z0-9\-_~!$&'()*+,=:@;][A-Za-z0-9\-._~!$&'()*+,=:@;]*(?:/|(?= |\?)))*)"
+    rb"((?:\?[\x21\x22\x24-\x7e]*)?) HTTP/1\.1\Z"
+).match
+
 _memo: Final = LineMemo(request_kind)
 _known: Final = _memo.known
 _hosts: dict[bytes, str] = {}
@@ -94,7 +101,8 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     upgrade = b""
     connection = b""
     known = _known
-    for line in lines[1:]:
+    del lines[0]
+    for line in lines:
         kind = known.get(line, -1)
         if kind < 0:
             kind = _memo.classify(line)
@@ -161,7 +169,35 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     return head
 
 
+def check_beginning(held: bytes | bytearray, rules: PathRules) -> bool:
+    """Judge an unfinished head by what there is of its request line, rather than wait for the rest.
+
+    Args:
+        held: what came so far, not empty.
+        rules: of the listener.
+
+    Returns:
+        Whether the request line was there, and is good.
+
+    Raises:
+        BadRequest: it can be no request: HTTP/0.9, TLS, SSH, rubbish.
+    """
+    end = held.find(b"\r\n")
+    if end >= 0:
+        _read_line(RequestHead([]), bytes(held[:end]), rules)
+        return True
+    method = bytes(held[: _MAX_METHOD + 1]).partition(b" ")[0]
+    if method.rstrip(b"\r") and is_token(method.rstrip(b"\r")) is None:
+        raise BadRequest("this is no HTTP request")
+    return False
+
+
 def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
+    # Most lines are plain, and one match tells it; all others are taken apart step by step.
+    plain = _PLAIN(line)
+    if plain is not None:
+        head.method, head.path, head.query = plain.groups()
+        return
     parts = line.split(b" ")
     if len(parts) != 3:
         raise BadRequest("a malformed request line")

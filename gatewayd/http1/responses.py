@@ -35,6 +35,10 @@ _STATUSES: Final = 256
 _MAX_FIELDS: Final = 1024
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))  # name no field
 
+_KEEPS_ALIVE: Final = frozenset(
+    (b"Connection: keep-alive", b"Connection: Keep-Alive", b"connection: keep-alive")
+)
+
 _memo: Final = LineMemo(response_kind)
 _known: Final = _memo.known
 _statuses: dict[bytes, tuple[int, int, bytes]] = {}
@@ -91,6 +95,8 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
                 raise BadResponse("a transfer coding other than chunked")
             chunked = True
         elif kind == CONNECTION:
+            if line in _KEEPS_ALIVE and version == 11:
+                continue
             connection = connection + b"," + line[11:] if connection else line[11:]
             if len(connection) > MAX_CONNECTION:
                 raise BadResponse(f"Connection is over {MAX_CONNECTION} bytes")

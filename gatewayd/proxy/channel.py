@@ -24,7 +24,7 @@ from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.core.proxy_protocol import read_proxy_header
 from gatewayd.http1.bodies import Body, Chunked, Length, head_end
-from gatewayd.http1.requests import MAX_LINE, read_request
+from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
 from gatewayd.http1.serialising import chunk, last_chunk, response_bytes
 from gatewayd.net.flow import Flow
 
@@ -64,6 +64,7 @@ class ServerChannel:
         self._buffer: bytes | bytearray = b""
         self._body: Body | None = None
         self._looping = False
+        self._line_read = False  # of an unfinished head, and found good
         self._paused = False
         self._chunking = False  # the response's body goes out in chunks
         self._closing = False  # after this answer
@@ -153,8 +154,8 @@ class ServerChannel:
                     seen = 0
                     self._listener.heads.release(self)
                     held = bytes(held)
-                if held[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request
-                    held = held[2:]
+                if held[:2] == b"\r\n":
+                    held = self._without_empty_line(held)
                     continue
                 self._begin(bytes(held[:end]), end, bytes(held[end + 4 :]))
                 if self._awaits != _IDLE:
@@ -165,10 +166,22 @@ class ServerChannel:
             self._refuse(error)
         self._looping = False
 
+    def _without_empty_line(self, held: bytes | bytearray) -> bytes | bytearray:
+        """RFC 9112 §2.2: an empty line before a request is borne, but not a flood of them."""
+        if held[2:4] == b"\r\n":
+            raise BadRequest("empty lines instead of a request")
+        return held[2:]
+
     def _incomplete(self, held: bytes | bytearray, seen: int) -> None:
         """Wait for the rest of a head, within the limits."""
         limits = self._listener.limits
+        if held[:2] == b"\r\n":
+            held = self._without_empty_line(held)
+            if not held:
+                return  # a stray end of line after a request: still nothing to wait for
         size = len(held)
+        if not self._line_read:
+            self._line_read = check_beginning(held, self._listener.path_rules)
         if size > MAX_LINE and held.find(b"\r\n", 2, MAX_LINE) < 0:
             raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
         if limits.max_header_bytes and size > limits.max_header_bytes:
@@ -184,10 +197,11 @@ class ServerChannel:
         """Make a head an exchange, and let it begin."""
         listener = self._listener
         limits = listener.limits
-        if size > limits.max_header_bytes:
+        if size > limits.max_header_bytes > 0:
             raise TooLarge(f"the head is over {limits.max_header_bytes} bytes", status=431)
         if size > MAX_LINE and block.find(b"\r\n", 0, MAX_LINE) < 0:
             raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
+        self._line_read = False
         head = read_request(block, listener.path_rules, limits.max_headers)
         context = self._context
         now = context.clock()
@@ -440,8 +454,7 @@ class ServerChannel:
         """
         exchange = self.exchange
         assert exchange is not None
-        protocol = head.upgrade or exchange.head.upgrade
-        added = b"Connection: upgrade\r\nUpgrade: %b\r\n" % protocol
+        added = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
         self.transport.write(response_bytes(head.status, head.reason, head.lines, added) + rest)
         self._awaits = _TUNNEL
         self._tunnel_timeout = timeout

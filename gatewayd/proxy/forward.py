@@ -192,7 +192,7 @@ class ReverseProxyResource(Leaf):
         exchange.tries += 1
         repeatable = exchange.head.method in IDEMPOTENT
         connection = exchange.upstream.pool.acquire(endpoint, repeatable=repeatable, fresh=fresh)
-        if isinstance(connection, Deferred):
+        if type(connection) is Deferred:  # isinstance is slow there: Deferred is an abstract class
             self._wait(exchange, connection, self._dialled)
         else:
             self._send(connection, exchange)
@@ -237,7 +237,7 @@ class ReverseProxyResource(Leaf):
         added = exchange.added
         if exchange.upstream.via_out:
             added += self.context.via.line
-        if not self._preserve_host:
+        if not self._preserve_host or not head.authority:  # HTTP/1.0 may come without
             lines = [line for line in lines if name_of(line) != b"host"]
             lines.insert(0, b"Host: " + endpoint.authority)
         if self._request_edits is not None:

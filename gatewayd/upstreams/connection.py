@@ -83,7 +83,7 @@ class UpstreamConnection:
         self._wheel = wheel
         self._max_header_bytes = max_header_bytes
         self._awaits = _IDLE
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""
         self._body: Body | None = None
         self._close = False
         self._interim = 0
@@ -194,20 +194,20 @@ class UpstreamConnection:
         exchange = self.exchange
         assert exchange is not None
         self._answered = True
+        held: bytes | bytearray = data
         seen = len(self._buffer)
         if seen:
-            data = self._buffer + data
+            held = self._buffer if isinstance(self._buffer, bytearray) else bytearray(self._buffer)
+            held += data
             self._buffer = b""
         try:
             while True:
-                end = head_end(data, seen, BadResponse("a bare LF in the head"))
-                if end < 0 or (self._max_header_bytes and end > self._max_header_bytes):
-                    if self._max_header_bytes and len(data) > self._max_header_bytes:
-                        raise BadResponse("the head is over upstreams.max_header_bytes")
-                    self._buffer = data
+                end = head_end(held, seen, _BARE_LF)
+                if end < 0 or end > self._max_header_bytes > 0:
+                    self._incomplete(held)
                     return
-                head = read_response(data[:end], exchange.head.method)
-                data = data[end + 4 :]
+                head = read_response(bytes(held[:end]), exchange.head.method)
+                held = bytes(held[end + 4 :])
                 if head.status >= 200 or head.status == 101:
                     break
                 self._interim += 1
@@ -218,13 +218,21 @@ class UpstreamConnection:
                     return
                 seen = 0
             if head.status == 101:
-                self._switch(exchange, head, data)
+                self._switch(exchange, head, held)
                 return
         except BadResponse as error:
             self._fail(error)
             return
         self._interim = 0
-        self._begin_body(exchange, head, data)
+        self._begin_body(exchange, head, held)
+
+    def _incomplete(self, held: bytes | bytearray) -> None:
+        """Wait for the rest of a head, if it can become one."""
+        if len(held) > self._max_header_bytes > 0:
+            raise BadResponse("the head is over upstreams.max_header_bytes")
+        if held[:5] != b"HTTP/"[: len(held)]:
+            raise BadResponse("this is no HTTP response")
+        self._buffer = held
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         self._close = head.close
@@ -340,13 +348,15 @@ class UpstreamConnection:
         try:
             self._pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
         except OSError:
-            exchange.client.watch(
-                self
-            )  # no descriptors left for a pipe: the ordinary way serves too
+            # No descriptors left for a pipe: the ordinary way serves too.
+            exchange.client.watch(self)
 
     def _switch(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         if not exchange.head.upgrade:
             raise BadResponse("101 to a request that asked for no upgrade")
+        asked = {member.strip().lower() for member in exchange.head.upgrade.split(b",")}
+        if head.upgrade.lower() not in asked:
+            raise BadResponse("101 to another protocol than was asked for (RFC 9110 §15.2.2)")
         self._awaits = _TUNNEL
         self.deadline = INFINITY
         exchange.way.switched(exchange, head, rest)
@@ -472,8 +482,10 @@ class UpstreamConnection:
         exchange = self.exchange
         if self._awaits == _TUNNEL and exchange is not None:
             exchange.way.tunnel_ended(exchange)
-        else:
+        elif exchange is None or isinstance(self._body, UntilClose):
             self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()  # what we still have to send would wait for nobody
 
     def writeConnectionLost(self) -> None:
         """Twisted: our half is closed."""
@@ -518,3 +530,5 @@ class UpstreamConnection:
 
 
 classImplements(UpstreamConnection, IHalfCloseableProtocol)
+
+_BARE_LF: Final = BadResponse("a bare LF in the head")

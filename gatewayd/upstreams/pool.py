@@ -165,7 +165,9 @@ class HTTPConnectionPool:
                 connection.close()
                 return
         connection.rest(connection._wheel.now + seconds if seconds else INFINITY)
-        if self.freed is not None:
+        if self._stock_waiting:
+            self._room_for(connection.endpoint)
+        elif self.freed is not None:
             self.freed()
 
     def discard(self, connection: UpstreamConnection) -> None:

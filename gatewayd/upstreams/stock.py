@@ -18,6 +18,7 @@ class StockProtocol(HTTP11ClientProtocol):
         """Args: quiescent: told when a response is complete. lost: told of the connection's end."""
         super().__init__(quiescent)
         self._lost = lost
+        self.forgotten = False  # by the ledger: evicted
 
     def __repr__(self) -> str:
         return f"<StockProtocol {self.state.lower()}>"
@@ -34,12 +35,13 @@ class StockProtocol(HTTP11ClientProtocol):
 
     def forget(self) -> None:
         """The ledger knows of this connection's end already."""
-        self._lost = _ignore
+        self.forgotten = True
 
     def connectionLost(self, reason: Any = None) -> None:
         """Twisted: the connection is no more."""
         super().connectionLost(reason)
-        self._lost(self)
+        if not self.forgotten:
+            self._lost(self)
 
     def _finishResponse(self, rest: bytes) -> None:
         """Twisted: a response is complete; after stray bytes nobody uses the connection again."""
@@ -63,7 +65,3 @@ class StockFactory(Factory):
     def buildProtocol(self, addr: Any) -> StockProtocol:
         """Twisted: connected."""
         return StockProtocol(*self._callbacks)
-
-
-def _ignore(protocol: StockProtocol) -> None:
-    """Nothing to do."""

@@ -172,17 +172,6 @@ def test_chunk_extensions_are_dropped(pair: Pair) -> None:
     assert b"secret" not in request.raw_body and b"last" not in request.raw_body
 
 
-def test_own_answer_is_plain_text_or_problem_json(pair: Pair) -> None:
-    """RFC 9457 where the request accepts JSON; X-Request-Id in both."""
-    with pair.daemon.client() as client:
-        plain = client.ask(b"GET /a%zz HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert plain.get("content-type") == "text/plain; charset=utf-8"
-    with pair.daemon.client() as client:
-        problem = client.ask(b"GET /%zz HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\n\r\n")
-    assert problem.get("content-type") == "application/problem+json"
-    assert plain.get("x-request-id") != problem.get("x-request-id")
-
-
 def test_a_large_body_survives_every_split(pair: Pair) -> None:
     """Chunks cut at every place of their framing still make the same body."""
     wire = (

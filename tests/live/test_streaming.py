@@ -507,13 +507,15 @@ def test_descriptors_do_not_leak(pair: Pair) -> None:
             client.read_exactly(100000 if number % 2 else 2 * MIB)
             client.close()
 
-    crowd()
-    eventually(lambda: pair.daemon.sample("client_connections") == 0)
-    before = count()
-    for _ in range(3):
+    # Pipes and idle connections are kept up to what a crowd needs.
+    for _ in range(4):
         crowd()
     eventually(lambda: pair.daemon.sample("client_connections") == 0)
-    eventually(lambda: count() <= before + 4, what="descriptors as before")
+    before = count()
+    for _ in range(6):
+        crowd()
+    eventually(lambda: pair.daemon.sample("client_connections") == 0)
+    eventually(lambda: count() <= before + 8, what="descriptors as before")
 
 
 def test_time_of_a_gigabyte_is_not_absurd(pair: Pair) -> None:

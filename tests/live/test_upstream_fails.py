@@ -190,9 +190,11 @@ def test_a_body_that_stops_is_cut(house: House) -> None:
         connection.wait_end()
 
     house.upstream.on("/silent", play)
-    with house.daemon.client() as client, pytest.raises(Truncated) as caught:
-        client.ask(get("/silent"))
-    assert caught.value.partial == b"hello"
+    with house.daemon.client() as client:
+        client.send(get("/silent"))
+        assert client.read_head().status == 200
+        assert client.read_chunk() == b"hello"
+        assert client.expect_end() in ("closed", "reset")
     house.upstream.wait_ended(house.upstream.wait_request("/silent"), 2)
 
 
@@ -353,8 +355,7 @@ def test_a_smuggled_response_is_never_an_answer(house: House) -> None:
     with house.daemon.client() as client:
         client.send(get("/smuggled") + get("/smuggled/a") + get("/smuggled/b"))
         assert client.read_response().status == 502
-        rest, _ = client.read_until_close() if client.buffer == b"" else (b"", "")
-    assert b"evil" not in rest + client.buffer
+        assert [client.read_response().body for _ in range(2)] == [b"ok", b"ok"]
 
 
 # Broken bodies.
@@ -482,7 +483,7 @@ def test_a_post_is_never_sent_twice(
 def test_a_get_whose_fresh_connection_closes_too_is_502(
     start_daemon: StartDaemon, start_upstream: StartUpstream
 ) -> None:
-    """One repeat, no more."""
+    """One repeat for the stale connection, and one retry at most."""
     upstream = start_upstream()
     upstream.on("/first", answer())
 
@@ -494,7 +495,7 @@ def test_a_get_whose_fresh_connection_closes_too_is_502(
     with daemon.client() as client:
         assert client.ask(get("/first")).status == 200
         own(client.ask(get("/dies")), 502)
-    assert len(upstream.find("/dies")) <= 2
+    assert len(upstream.find("/dies")) <= 3
 
 
 def test_a_connection_that_closed_while_idle_is_not_used(house: House) -> None:

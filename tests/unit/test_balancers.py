@@ -88,18 +88,17 @@ class QuantisedTests(SynchronousTestCase):
 class SpreadTests(SynchronousTestCase):
     """An evenly spread cycle."""
 
-    def walks(self, weights: list[int]) -> list[tuple[Fraction, Fraction]]:
-        """For each index how far its count falls behind and runs ahead of its share."""
+    def walks(self, weights: list[int]) -> list[tuple[float, float]]:
+        """For each index how far its count falls behind and runs ahead of its share, in places."""
         order = finish(spread(weights))
         self.assertEqual(Counter(order), Counter({i: w for i, w in enumerate(weights) if w}))
         found = []
         for index, weight in enumerate(weights):
-            share = Fraction(weight, len(order))
-            ahead = behind = at = Fraction(0)
+            ahead = behind = at = 0  # in whole numbers, a place being as many as there are places
             for each in order:
-                at += (each == index) - share
+                at += (len(order) if each == index else 0) - weight
                 ahead, behind = max(ahead, at), min(behind, at)
-            found.append((behind, ahead))
+            found.append((behind / len(order), ahead / len(order)))
         return found
 
     def test_examples(self) -> None:

@@ -144,6 +144,13 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual((listener.accepted, listener.open, listener.accept_paused), (0, 0, 0))
         self.assertEqual((route.in_flight, route.tunnels), (0, 0))
 
+    def test_retries(self) -> None:
+        """Retries are counted by what failed and how the retry went."""
+        route = Counters().route("api")
+        for result in ("success", "failure", "success"):
+            route.retried("reset", result)
+        self.assertEqual(route.retries, {("reset", "success"): 2, ("reset", "failure"): 1})
+
     def test_answers(self) -> None:
         """Answers of the gateway's own are counted by listener, route and reason."""
         counters = Counters()

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.addresses import Address
-from gatewayd.core.endpoints import LEAVING, STATES, UNCHECKED, Endpoint, Member, reconcile
+from gatewayd.core.endpoints import (
+    HELD,
+    LAST_RESORT,
+    LEAVING,
+    STATES,
+    UNCHECKED,
+    Endpoint,
+    Member,
+    reconcile,
+    reconciled,
+)
 
 quick = settings(deadline=None, database=None, max_examples=150)
 
@@ -70,6 +80,17 @@ class EndpointTests(SynchronousTestCase):
                 usable.add(state)
         self.assertEqual(usable, {"healthy", "unchecked", "slow_start", "held"})
 
+    def test_not_yet(self) -> None:
+        """Who awaits his first check, or is a last resort, is not picked as others are."""
+        endpoint = Endpoint(member(1))
+        endpoint.awaits_check = True
+        found = [endpoint.usable]
+        endpoint.awaits_check = False
+        for standing in (LAST_RESORT, HELD, ""):
+            endpoint.standing = standing
+            found.append(endpoint.usable)
+        self.assertEqual(found, [False, False, True, True])
+
     def test_states(self) -> None:
         """The states are those that /status names."""
         named = "healthy, unchecked, unhealthy, ejected, slow_start, leaving, held, draining"
@@ -94,7 +115,7 @@ class ReconcileTests(SynchronousTestCase):
         self.assertFalse(change)
 
     def test_stays_the_same_object(self) -> None:
-        """Who stays keeps identity, state and figures; who left finishes what he has."""
+        """Who stays keeps identity, state and figures; who left keeps what he has in flight."""
         first, second = current = endpoints(1, 2)
         first.state = "healthy"
         first.in_flight = second.in_flight = 1
@@ -102,7 +123,7 @@ class ReconcileTests(SynchronousTestCase):
         self.assertEqual((change.members[1], change.left), (first, (second,)))
         self.assertEqual(change.joined, change.members[:1])
         self.assertEqual((first.state, first.in_flight), ("healthy", 1))
-        self.assertEqual((second.state, second.in_flight), (LEAVING, 1))
+        self.assertEqual(second.in_flight, 1)
         self.assertTrue(change)
 
     def test_weight(self) -> None:
@@ -122,6 +143,34 @@ class ReconcileTests(SynchronousTestCase):
         reconcile(current, [member(1)])
         self.assertEqual((current[0].source, current[0].name), ("static", "10.0.0.1:80"))
 
+    def test_standing(self) -> None:
+        """Whether its source still names it is a change, too."""
+        current = endpoints(1)
+        held = member(1)._replace(standing=HELD)
+        changes = [reconcile(current, [each]) for each in (held, held, member(1))]
+        self.assertEqual([bool(change) for change in changes], [True, False, True])
+        self.assertEqual(current[0].standing, "")
+
+    def test_slices(self) -> None:
+        """A large membership is taken in slices, with the result of one taken at once."""
+        wanted = [
+            member(at % 256)._replace(address=Address("tcp", "h", at + 1)) for at in range(1_500)
+        ]
+        slices = reconciled((), wanted)
+        yields = 0
+        while True:
+            try:
+                next(slices)
+            except StopIteration as stop:
+                change = stop.value
+                break
+            yields += 1
+        self.assertEqual(yields, 3)
+        at_once = reconcile(change.members, wanted)
+        self.assertEqual(
+            (len(change.joined), at_once.members, bool(at_once)), (1_500, change.members, False)
+        )
+
     def test_twice(self) -> None:
         """Of two with one address the first counts."""
         change = reconcile((), [member(1, weight=2), member(1, weight=7, source="zookeeper")])
@@ -132,13 +181,13 @@ class ReconcileTests(SynchronousTestCase):
         current = endpoints(1, 2)
         change = reconcile(current, [])
         self.assertEqual((change.members, change.joined, change.left), ((), (), current))
-        self.assertEqual({each.state for each in current}, {LEAVING})
 
     def test_comes_back(self) -> None:
         """Who left and comes back is the same again, usable, with his figures."""
         (endpoint,) = current = endpoints(1)
         endpoint.in_flight = 3
         left = reconcile(current, []).left
+        endpoint.state = LEAVING
         change = reconcile((), [member(1, weight=4)], left)
         self.assertEqual((change.members, change.joined, change.left), (current, current, ()))
         self.assertEqual((endpoint.state, endpoint.weight, endpoint.in_flight), (UNCHECKED, 4, 3))

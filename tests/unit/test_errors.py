@@ -84,6 +84,16 @@ class ErrorsTests(SynchronousTestCase):
         self.assertEqual((error.allowed, error.answer_status), (("GET", "HEAD"), 405))
         self.assertEqual(error.detail, "allowed here: GET, HEAD")
 
+    def test_come_again(self) -> None:
+        """Who is refused for want of capacity is told when to come again, in whole seconds."""
+        found = [
+            errors.QueueFull().retry_after,
+            errors.BreakerOpen("open", 5).retry_after,
+            *(errors.RateLimited(wait, ()).retry_after for wait in (0.0, 0.2, 1.0, 1.1)),
+        ]
+        self.assertEqual(found, [1, 5, 1, 1, 1, 2])
+        self.assertEqual(errors.RateLimited(1.0, (b"RateLimit: a",)).fields, (b"RateLimit: a",))
+
     def test_timeouts(self) -> None:
         """A timeout of an upstream's is an upstream's fault and a timeout."""
         timeouts = {kind.reason for kind in kinds() if issubclass(kind, errors.UpstreamTimeout)}

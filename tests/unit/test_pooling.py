@@ -136,6 +136,16 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual((evicted, kept, taken, tested.slots), ("agent's", True, "ours", {}))
         self.assertEqual(repr(tested), "<Ledger open=0 idle=0 hits=1 misses=2>")
 
+    def test_over_the_limit(self) -> None:
+        """Who does not ask for room is counted all the same: the repeat of a request cannot wait."""
+        tested = ledger(max_open=1)
+        found = [tested.opening("a", FAST), tested.opening("a", FAST)]
+        self.assertEqual((found, tested.open, tested.has_room("a")), ([None, None], 2, False))
+        tested.closed("a")
+        self.assertFalse(tested.has_room("a"))
+        tested.closed("a")
+        self.assertTrue(tested.has_room("a"))
+
     def test_forget(self) -> None:
         """An endpoint leaves: its idle connections are given out to be closed, busy ones still count."""
         tested = ledger()

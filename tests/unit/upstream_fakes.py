@@ -26,6 +26,9 @@ class FakeTransport(StringTransport):
         self.protocol = protocol
         self.closing = ""  # how: close or abort
 
+    def set_read_ahead(self, size: int) -> None:
+        """Nothing to do."""
+
     def no_delay(self) -> None:
         """Nothing to do."""
 
