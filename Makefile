@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
-.PHONY: run test unit live lint fuzz packaging debian-set coverage benchmark benchmark-quick profile memprofile clean
+.PHONY: run test build-optimized unit-optimized unit live lint fuzz packaging debian-set coverage benchmark benchmark-quick profile memprofile clean
 
 run: $(STAMP)
 	$(BIN)/gatewayd demo
@@ -48,6 +48,13 @@ debian-set:
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+# The same source with its hot rooms compiled by mypyc; `make unit-optimized` runs the tests on it.
+build-optimized: $(STAMP)
+	GATEWAYD_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+unit-optimized: build-optimized
+	$(BIN)/python -m tests.optimized
 
 benchmark: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -449,7 +449,9 @@ def _explain(options: argparse.Namespace) -> int:
         raise Refused(body.decode().strip())
     found = json.loads(body)
     print(json.dumps(found, indent=2) if options.json else explained(found))
-    return 0 if "route" in found else EX_NO_ROUTE
+    if "route" in found:
+        return 0
+    return EX_NO_ROUTE if found["answer"]["reason"] in ("no_route", "no_method") else 1
 
 
 def explained(found: dict[str, Any]) -> str:

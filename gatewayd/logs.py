@@ -66,6 +66,7 @@ class LineWriter:
         self._waiting = 0
         self._written = 0
         self._failing = False
+        self._torn = False  # the file ends within a line: the disk was full
         self._started = False
         self._closed = False
 
@@ -154,14 +155,18 @@ class LineWriter:
         if self.target not in _STREAMS:
             os.close(self._fd)
         self._fd = fd
+        self._torn = False
 
     def _put(self, lines: bytes) -> None:
+        data = b"\n" + lines if self._torn else lines
+        sent = 0
         try:
-            while lines:
-                lines = lines[os.write(self._fd, lines) :]
-            self._failing = False
+            while sent < len(data):
+                sent += os.write(self._fd, data[sent:] if sent else data)
+            self._failing = self._torn = False
         except OSError as error:
-            self._lost += lines.count(b"\n")
+            self._lost += min(lines.count(b"\n"), data.count(b"\n", sent))
+            self._torn = data[sent - 1 : sent] != b"\n" if sent else self._torn
             if not self._failing:
                 self._failing = True
                 self._complain(
@@ -363,7 +368,9 @@ class AppLog:
         system = str(event.get("log_system") or event.get("log_namespace") or "-")
         if self._form == "json":
             fields = {"ts": stamp, "level": name, "system": system, "message": message}
-            self._writer.write(json.dumps(fields).encode() + b"\n")
+            line = json.dumps(fields).encode() + b"\n"
         else:
             safe = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "?", message).rstrip().replace("\n", "\n  ")
-            self._writer.write(f"{stamp} {name} [{system}] {safe}\n".encode("utf-8", "replace"))
+            line = f"{stamp} {name} [{system}] {safe}\n".encode("utf-8", "replace")
+        self._writer.write(line)
+        self._writer.push()  # these are few, and the last ones before a crash matter most

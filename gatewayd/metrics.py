@@ -65,7 +65,7 @@ class Snapshot:
         self.bytes_in: list[tuple[tuple[str, ...], float]] = []
         self.bytes_out: list[tuple[tuple[str, ...], float]] = []
         for key, exchange in counters.exchanges.items():
-            self.requests += [((*key, _code(code)), n) for code, n in exchange.codes.items()]
+            self.requests += [((*key, code), n) for code, n in _by_code(exchange.codes).items()]
             self.durations.append((key, *_copied(exchange.duration)))
             self.bytes_in.append((key, exchange.bytes_in))
             self.bytes_out.append((key, exchange.bytes_out))
@@ -105,9 +105,7 @@ class _UpstreamSnapshot:
         counters = upstream.counters
         ledger = upstream.pool.ledger
         self.name = upstream.name
-        self.codes = [
-            ((upstream.name, _code(code)), float(n)) for code, n in counters.codes.items()
-        ]
+        self.codes = [((self.name, code), float(n)) for code, n in _by_code(counters.codes).items()]
         self.response_header = _copied(counters.response_header)
         self.queue = _copied(counters.queue)
         self.pending = counters.pending
@@ -370,5 +368,10 @@ def _copied(histogram: Histogram) -> tuple[list[int], float]:
     return list(histogram.buckets), histogram.total
 
 
-def _code(code: int) -> str:
-    return str(code) if 100 <= code <= 599 else "other"
+def _by_code(codes: dict[int, int]) -> dict[str, int]:
+    """Counts by status code; all that are none together."""
+    found: dict[str, int] = {}
+    for code, count in codes.items():
+        name = str(code) if 100 <= code <= 599 else "other"
+        found[name] = found.get(name, 0) + count
+    return found

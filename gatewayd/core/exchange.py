@@ -6,8 +6,10 @@ and takes the form of core.messages. Time is the caller's: seconds on one monoto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from gatewayd.core.deadlines import INFINITY
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.messages import RequestHead
 
@@ -104,8 +106,6 @@ class Exchange:
     settled: bool = False  # its endpoint was told how the last try went
     gate: Any = None  # that it left when it is over (proxy.filters)
     limit_field: bytes = b""  # the RateLimit line for its response
-    deadline: float = float("inf")  # of the route's timeouts.request, once the request is complete
-    wakes: float = float("inf")
     way: Any = None  # who answers: the leaf that `begin` was called on
     connection: Any = None  # of the endpoint's side, while there is one
     waiting: Any = None  # the Deferred that a pick or a connection will come by
@@ -113,7 +113,7 @@ class Exchange:
     target: bytes = b""  # path and query as the upstream sees them
     held: bytes = b""  # body bytes that have not gone out yet
     streamed: bool = False  # body bytes have gone out that are no longer held
-    trailers: list[bytes] = []  # of the request's body
+    trailers: Sequence[bytes] = ()  # of the request's body
     half_closed: bool = False  # one side of the tunnel has said its last word
 
     def __init__(self, head: RequestHead, client: Any, origin: Origin, started: float) -> None:
@@ -122,6 +122,8 @@ class Exchange:
         self.client = client
         self.origin = origin
         self.started = started
+        self.deadline = INFINITY  # of the route's timeouts.request, once the request is complete
+        self.wakes = INFINITY  # the wheel's
 
     def __repr__(self) -> str:
         head = self.head

@@ -95,6 +95,7 @@ class Health:
     def joined(self, endpoint: Endpoint, now: float, *, first: bool) -> None:
         """It became a member; those of a first membership are used unchecked."""
         endpoint.awaits_check = self.active is not None and not first
+        endpoint.known_good = False  # it may have been here before
         endpoint.breaker = Breaker(self._breaker) if self._breaker is not None else None
         endpoint.slow_until = now + self.slow_start if self.slow_start and not first else 0.0
         self.settle(endpoint, now)
@@ -114,10 +115,12 @@ class Health:
         changed = False
         breaker = endpoint.breaker
         if breaker is not None and breaker.done(failed, now):
-            changed = self.settle(endpoint, now)
+            # One that has closed changes no state, but its picks need not look twice any more.
+            changed = self.settle(endpoint, now) or breaker.state == CLOSED
         if not failed:
             endpoint.failures = 0
             if endpoint.state == UNCHECKED and not endpoint.awaits_check:
+                endpoint.known_good = True  # also after a drain
                 endpoint.state = HEALTHY
             return changed
         endpoint.failures += 1
@@ -267,9 +270,10 @@ class Health:
             endpoint: that was picked.
             chance: 0 to 1, drawn.
         """
+        if endpoint.slow_until > now and self.slow_start:
+            share = max(0.1, 1.0 - (endpoint.slow_until - now) / self.slow_start)
+            if chance >= share:
+                return False
+        # Last, for it may spend the one probe: what is asked after it must not say no.
         breaker = endpoint.breaker
-        if breaker is not None and breaker.state != CLOSED and not breaker.allows(now):
-            return False
-        if endpoint.slow_until <= now or not self.slow_start:
-            return True
-        return chance < max(0.1, 1.0 - (endpoint.slow_until - now) / self.slow_start)
+        return breaker is None or breaker.state == CLOSED or breaker.allows(now)

@@ -53,9 +53,19 @@ class RateLimit:
         remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
         return Verdict(True, remaining, 0.0)
 
-    def adopt(self, former: RateLimit) -> None:
-        """Take over the buckets of a limit that this one replaces: a reload forgives nobody."""
+    def adopt(self, former: RateLimit, now: float) -> None:
+        """Take over the buckets of a limit that this one replaces: a reload forgives nobody.
+
+        A bucket keeps the tokens that are missing in it, at most all that it holds from now on.
+        """
         self._full_at = former._full_at
+        if (self.rate, self.burst) != (former.rate, former.burst):
+            share = former.rate / self.rate
+            self._full_at = OrderedDict(
+                (key, now + min((full_at - now) * share, self._depth))
+                for key, full_at in former._full_at.items()
+                if full_at > now
+            )
         while len(self._full_at) > self.max_keys:
             self._full_at.popitem(last=False)
 
@@ -82,21 +92,33 @@ def _network_of(address: str) -> str:
         return address
     if not isinstance(parsed, IPv6Address):
         return address
+    if parsed.ipv4_mapped is not None:  # else all of IPv4 would share a /64
+        return str(parsed.ipv4_mapped)
     return str(IPv6Address(int(parsed) >> 64 << 64)) + "/64"
 
 
 class AdaptiveLimit:
     """How many requests an upstream serves well at once, found from its response times.
 
-    A gradient as in Netflix's concurrency-limits (Gradient2): while responses take no longer than they
-    use to, the limit grows by about its square root; as queues build up behind the upstream they take
-    longer, and the limit shrinks in proportion. Samples of a round are averaged, a round being about as
-    many responses as the limit.
+    A gradient as in Netflix's concurrency-limits (Gradient2): while responses take no longer than those
+    of an unloaded upstream, the floor, the limit grows by about its square root; as queues build up
+    behind the upstream they take longer, and the limit shrinks in proportion. Samples of a round are
+    averaged, a round being about as many responses as the limit.
+
+    Under lasting overload no response is unloaded, and a floor that followed them would rise with the
+    queue and the limit with it, without end. So the floor is probed, as Envoy does for its minRTT:
+    every hundred rounds, and when the limit has collapsed, the limit is halved for some fifty responses,
+    and again as long as they become faster. How long they take then is the new floor.
     """
 
-    _TOLERANCE: Final = 1.5  # a response may take so much longer than the floor before we shrink
-    _SMOOTHING: Final = 0.2
-    _DRIFT: Final = 1.002  # a round: the floor rises slowly, so that a slower upstream is believed
+    _TOLERANCE: Final = 1.2  # a response may take so much longer than the floor before we shrink
+    _SMOOTHING: Final = 0.5
+    _GROWTH: Final = 0.5  # of the square root, a round
+    _SAMPLES: Final = 20  # a round's responses at least: fewer say little where times vary
+    _EVERY: Final = 100  # rounds between probes
+    _PROBES: Final = 50  # a probe's responses, as Envoy's request_count
+    _FASTER: Final = 0.85  # of the time before: a queue was still there
+    _DRIFT: Final = 0.1  # of the way to what an upstream takes that is not busy
 
     def __init__(self, *, least: int, most: int) -> None:
         """Args: least, most: bounds of the limit."""
@@ -108,6 +130,12 @@ class AdaptiveLimit:
         self._count = 0
         self._failed = 0
         self._peak = 0  # requests in flight at most in this round
+        self._wanted = max(self._SAMPLES, int(self.limit))
+        self._until_probe = 1  # rounds
+        self._probing = 0.0  # the limit to go back to; 0 = no probe
+        self._before = 0.0  # seconds, ere the probe halved the limit
+        self._stale = 0  # responses to come that were sent before that
+        self._proven = 0.0  # the limit at the last probe
 
     def __repr__(self) -> str:
         return f"<AdaptiveLimit {self.limit:.1f} floor={self._floor:.4f}>"
@@ -124,27 +152,63 @@ class AdaptiveLimit:
             failed: it was none.
             in_flight: that still are.
         """
-        self._peak = max(self._peak, in_flight + 1)
+        if self._stale:
+            self._stale -= 1
+            return
+        if in_flight >= self._peak:
+            self._peak = in_flight + 1
         if failed:
             self._failed += 1
         else:
             self._sum += seconds
         self._count += 1
-        if self._count >= max(10, int(self.limit)):
-            self._round()
+        if self._count >= self._wanted:
+            self._round(in_flight)
 
-    def _round(self) -> None:
-        good = self._count - self._failed
+    def _round(self, in_flight: int) -> None:
         if self._failed * 10 > self._count:  # over a tenth failed: AIMD's multiplicative decrease
-            target = self.limit * 0.9
+            self.limit, self._probing = self._probing or self.limit, 0.0
+            self._move(self.limit * 0.9)
         else:
-            mean = self._sum / good
-            self._floor = min(mean, self._floor * self._DRIFT) if self._floor else mean
-            gradient = max(0.5, min(1.0, self._TOLERANCE * self._floor / max(mean, 1e-9)))
-            target = self.limit * gradient
-            if self._peak * 2 >= self.limit:  # an idle upstream teaches nothing of its limit
-                target += sqrt(self.limit)
-        moved = self.limit + self._SMOOTHING * (target - self.limit)
-        self.limit = min(float(self.most), max(float(self.least), moved))
+            mean = max(1e-9, self._sum / (self._count - self._failed))
+            if self._probing:
+                self._probed(mean, in_flight)
+            else:
+                self._judge(mean, in_flight)
+        self._wanted = self._PROBES if self._probing else max(self._SAMPLES, int(self.limit))
         self._sum = 0.0
         self._count = self._failed = self._peak = 0
+
+    def _judge(self, mean: float, in_flight: int) -> None:
+        busy = self._peak * 2 >= self.limit  # an idle upstream teaches nothing of its limit
+        if not self._floor:
+            self._floor = mean
+        elif not busy:
+            self._floor += self._DRIFT * (mean - self._floor)
+        gradient = max(0.5, min(1.0, self._TOLERANCE * self._floor / mean))
+        self._move(self.limit * gradient + (self._GROWTH * sqrt(self.limit) if busy else 0.0))
+        if not busy:
+            return
+        self._until_probe -= 1
+        collapsed = self.limit <= self.least or self.limit < self._proven / 2
+        if self._until_probe <= 0 or (gradient < 1.0 and collapsed):
+            self._probing = self.limit
+            self._halve(mean, in_flight)
+
+    def _probed(self, mean: float, in_flight: int) -> None:
+        if mean < self._FASTER * self._before and self.limit > self.least:
+            self._halve(mean, in_flight)
+            return
+        self._floor = mean
+        self.limit, self._probing = self._probing, 0.0
+        self._proven = self.limit
+        self._until_probe = self._EVERY
+
+    def _halve(self, mean: float, in_flight: int) -> None:
+        self._before = mean
+        self._stale = in_flight
+        self.limit = max(float(self.least), self.limit / 2)
+
+    def _move(self, target: float) -> None:
+        moved = self.limit + self._SMOOTHING * (target - self.limit)
+        self.limit = min(float(self.most), max(float(self.least), moved))

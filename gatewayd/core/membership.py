@@ -6,8 +6,8 @@ every one of them is healthy, so a member that vanishes is doubted before it is 
 | standing | meaning | becomes |
 | --- | --- | --- |
 | listed | the source names it | last_resort or held or gone, when it is no longer named |
-| last_resort | gone while the source was in trouble: picked only when no other is | listed; gone after removal_grace, or by its first failure |
-| held | gone with too many others at once: picked as before | listed; gone when confirmed, accepted, or after hold_for |
+| last_resort | gone while the source was in trouble: picked only when no other is | listed; held; gone after removal_grace, or by its first failure |
+| held | gone with too many others at once: picked as before | listed; last_resort when the loss is small again; gone when confirmed, accepted, or after hold_for |
 
 Every transition is a pure function of (what was known, what happened, when). Nothing here ever empties a
 membership whose members answer.
@@ -15,7 +15,7 @@ membership whose members answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gatewayd.core.addresses import Address
@@ -27,6 +27,7 @@ HELD: Final = "held"
 _FLAPS: Final = 3  # joins within _FLAP_SECONDS that make a member a flapping one
 _FLAP_SECONDS: Final = 60.0
 _DAMPED_SECONDS: Final = 10.0  # that it is a last resort for, after each further join
+_AGAIN: Final = 1.0  # seconds until it is looked again at what could not leave in its time
 
 
 class Rules:
@@ -54,8 +55,10 @@ class Membership(NamedTuple):
     """All that is known; replaced, never changed."""
 
     members: Mapping[Address, Known] = {}
-    accepted: frozenset[Address] = frozenset()  # the last list that was believed as it was
-    accepted_at: float = 0.0
+    accepted: frozenset[Address] = frozenset()  # the last list that was believed, and who joined it
+    gone: Mapping[Address, float] = {}  # of those, the ones lost, and when: within one grace period
+    fresh: frozenset[Address] = frozenset()  # of those, who joined while others were being lost
+    left: Mapping[Address, tuple[float, ...]] = {}  # joins of late of those who have left
     read_at: float = 0.0  # when the source last answered; 0 = never
 
     @property
@@ -64,14 +67,20 @@ class Membership(NamedTuple):
         return sum(known.standing == HELD for known in self.members.values())
 
 
-def restored(members: Mapping[Address, int], now: float) -> Membership:
-    """A membership from the journal: what was last known, before the source has said anything."""
+def restored(members: Mapping[Address, int], now: float, age: float = 0.0) -> Membership:
+    """A membership from the journal, `age` seconds old: before the source has said anything."""
     known = {address: Known(weight) for address, weight in members.items()}
-    return Membership(known, frozenset(members), now, 0.0)
+    return Membership(known, frozenset(members), read_at=now - age)
 
 
 def listed(
-    was: Membership, names: Mapping[Address, int], rules: Rules, now: float, *, steady: bool
+    was: Membership,
+    names: Mapping[Address, int],
+    rules: Rules,
+    now: float,
+    *,
+    steady: bool,
+    serves: Callable[[Address], bool] = lambda address: True,
 ) -> Membership:
     """The source has answered with a whole list.
 
@@ -81,36 +90,61 @@ def listed(
         rules: of the upstream.
         now: monotonic seconds.
         steady: the session has been without trouble for removal_grace.
+        serves: whether a member that was known before is picked now.
     """
-    gone = was.accepted - names.keys()
-    fresh = names.keys() - was.accepted
-    loss = len(gone) - len(fresh)
-    too_much = bool(was.accepted) and (not names or loss > rules.max_shrink * len(was.accepted))
+    gone, believed = _losses(was, names, rules, now, steady=steady)
+    fresh = (was.fresh & believed) | (names.keys() - believed) if gone else frozenset()
+    serving = sum(a in names and a in was.members and serves(a) for a in fresh)
+    base = len(believed - fresh) or len(believed)
+    too_much = bool(believed) and (not names or len(gone) - serving > rules.max_shrink * base)
+    joins = {a: at for a, at in was.left.items() if now - at[-1] < _FLAP_SECONDS}
     members: dict[Address, Known] = {}
     for address, weight in names.items():
-        members[address] = _named(was.members.get(address), weight, now, first=not was.members)
+        known = was.members.get(address)
+        if known is None and was.members:
+            # It joins later than the first ones; how often of late says whether it flaps.
+            known = Known(weight, LAST_RESORT, joins=joins.pop(address, ()))
+        members[address] = _named(known, weight, now)
     for address, known in was.members.items():
         if address in names:
             continue
-        left = _vanished(known, rules, now, steady=steady, too_much=too_much)
-        if left is not None:
-            members[address] = left
-    if too_much:
-        return was._replace(members=members, read_at=now)
-    if (steady and now - was.accepted_at >= rules.removal_grace) or not gone:
-        return Membership(members, frozenset(names), now, now)
-    # Within one grace period losses add up: many small ones are as bad as a large one.
-    return was._replace(members=members, accepted=was.accepted | names.keys(), read_at=now)
+        stays = _vanished(known, rules, now, steady=steady, too_much=too_much)
+        if stays is not None:
+            members[address] = stays
+        elif known.joins:
+            joins[address] = known.joins
+    return Membership(members, believed | names.keys(), gone, fresh, joins, now)
 
 
-def _named(known: Known | None, weight: int, now: float, *, first: bool) -> Known:
+def _losses(
+    was: Membership, names: Mapping[Address, int], rules: Rules, now: float, *, steady: bool
+) -> tuple[dict[Address, float], frozenset[Address]]:
+    """Who is lost of the accepted list, since when, and that list.
+
+    Losses add up: many small ones are as bad as a large one. A loss that is older than removal_grace is
+    believed, unless it is held or the session was in trouble; one that had weight 0 is none.
+    """
+    gone: dict[Address, float] = {}
+    believed = set(was.accepted)
+    for address in was.accepted - names.keys():
+        known = was.members.get(address)
+        since = was.gone.get(address, now)
+        held = known is not None and known.standing == HELD
+        over = steady and not held and now - since >= rules.removal_grace
+        if over or (known is not None and not known.weight):
+            believed.discard(address)
+        else:
+            gone[address] = since
+    return gone, frozenset(believed)
+
+
+def _named(known: Known | None, weight: int, now: float) -> Known:
     """A member that the list names: at once what it says, but that a flapping one is damped."""
-    if known is not None and known.standing == LISTED:
-        return known if known.weight == weight else known._replace(weight=weight)
-    if known is None and first:
+    if known is None:
         return Known(weight)
-    joins = known.joins if known is not None else ()
-    recent = (*(each for each in joins if now - each < _FLAP_SECONDS), now)
+    if known.standing == LISTED:
+        return known if known.weight == weight else known._replace(weight=weight)
+    recent = (*(each for each in known.joins if now - each < _FLAP_SECONDS), now)
     until = now + _DAMPED_SECONDS if len(recent) > _FLAPS else 0.0
     return Known(weight, LISTED, until, recent[-_FLAPS - 1 :])
 
@@ -126,7 +160,7 @@ def _vanished(
             return known
         return known._replace(standing=HELD, until=now + rules.hold_for)
     if known.standing == LAST_RESORT:
-        return known if known.until > now else None
+        return known  # `passed` takes it away, for that asks who else is usable
     if known.standing == LISTED and steady and not _flaps(known, now):
         return None
     return known._replace(standing=LAST_RESORT, until=now + rules.removal_grace)
@@ -148,13 +182,14 @@ def doubted(was: Membership, address: Address, *, last_usable: bool) -> Membersh
     known = was.members.get(address)
     if known is None or known.standing == LISTED or last_usable:
         return was
-    return was._replace(members={a: k for a, k in was.members.items() if a != address})
+    return _without(was, {address})
 
 
-def accepted(was: Membership, now: float) -> Membership:
+def accepted(was: Membership) -> Membership:
     """An operator takes the list as it is."""
-    members = {a: k for a, k in was.members.items() if k.standing != HELD}
-    return was._replace(members=members, accepted=frozenset(members), accepted_at=now)
+    after = _without(was, {a for a, k in was.members.items() if k.standing == HELD})
+    named = frozenset(a for a, k in after.members.items() if k.standing == LISTED)
+    return after._replace(accepted=named, gone={}, fresh=frozenset())
 
 
 def passed(
@@ -172,25 +207,47 @@ def passed(
         away: the source cannot be reached; then nobody leaves who is held.
         usable: whether a member could be picked now.
     """
-    over = [
+    over = {
         address
         for address, known in was.members.items()
         if (known.standing == LAST_RESORT and known.until <= now)
         or (known.standing == HELD and known.until <= now and not away)
-    ]
+    }
     if not over:
         return was
-    left = {address: known for address, known in was.members.items() if address not in set(over)}
-    if not any(usable(address) and known.weight for address, known in left.items()):
+    if not any(
+        known.weight and address not in over and usable(address)
+        for address, known in was.members.items()
+    ):
         # Somebody must serve: of those whose time is over, the ones that could stay on.
-        left |= {address: was.members[address] for address in over if usable(address)}
-    return was._replace(members=left) if len(left) != len(was.members) else was
+        over = {address for address in over if not usable(address)}
+    return _without(was, over) if over else was
+
+
+def _without(was: Membership, leaving: Collection[Address]) -> Membership:
+    """What is known without some who are believed gone: they are no loss any more."""
+    gone = {a: since for a, since in was.gone.items() if a not in leaving}
+    joins = {a: was.members[a].joins for a in leaving if was.members[a].joins}
+    return was._replace(
+        members={a: k for a, k in was.members.items() if a not in leaving},
+        accepted=was.accepted.difference(leaving),
+        gone=gone,
+        fresh=was.fresh.difference(leaving) if gone else frozenset(),
+        left={**was.left, **joins},
+    )
 
 
 def next_change(membership: Membership, now: float) -> float:
-    """When time alone will change something; infinity if never."""
-    times = [k.until for k in membership.members.values() if k.until > now]
-    return min(times, default=float("inf"))
+    """When time alone may change something; infinity if never."""
+    soonest = float("inf")
+    for known in membership.members.values():
+        if known.until > now:
+            soonest = min(soonest, known.until)
+        if known.standing == HELD and membership.fresh:
+            soonest = min(soonest, now + _AGAIN)  # who is new may serve by then: `listed` again
+        elif known.standing != LISTED and known.until <= now:
+            soonest = min(soonest, now + _AGAIN)
+    return soonest
 
 
 def is_last_resort(known: Known, now: float) -> bool:

@@ -21,6 +21,7 @@ from kazoo.exceptions import (
     NoNodeError,
     SessionExpiredError,
 )
+from kazoo.protocol.states import EventType
 from kazoo.retry import KazooRetry
 from twisted.internet.defer import Deferred
 
@@ -188,7 +189,8 @@ class KazooZooKeeper:
         watch: Deferred[str] = Deferred()
 
         def fire(event: Any) -> None:
-            if not watch.called:
+            # kazoo says NONE to every watch of a lost connection: no change, and read anew anyway.
+            if not watch.called and event.type != EventType.NONE:
                 watch.callback(str(event.type).lower())
 
         answer = self._ask(lambda: ask(path, watch=lambda event: self._post(fire, event)), shape)
@@ -219,15 +221,17 @@ class KazooZooKeeper:
             self._reactor.callFromThread(self._open_mail)
 
     def _open_mail(self) -> None:
-        for _ in range(_SLICE):
-            if not self._mail:
-                break
-            act, arguments = self._mail.popleft()
-            act(*arguments)
-        self._called = False
-        if self._mail:
-            self._called = True
-            self._reactor.callLater(0, self._open_mail)
+        try:
+            for _ in range(_SLICE):
+                if not self._mail:
+                    break
+                act, arguments = self._mail.popleft()
+                act(*arguments)
+        finally:  # what fails must not stop the mail
+            self._called = False
+            if self._mail:
+                self._called = True
+                self._reactor.callLater(0, self._open_mail)
 
 
 def _node(value: Any) -> Node:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Final
 
 from gatewayd.core.addresses import Address, parse_host_port
@@ -49,6 +49,8 @@ class Journal:
         self._wall = wall
         self._call = call_from_thread
         self._warn = warn
+        self.age = 0.0  # seconds, of what was read
+        self._lock = Lock()  # guards the two below
         self._next: Memberships | None = None
         self._writing = False
         self._failing = False
@@ -68,10 +70,17 @@ class Journal:
             return {}
         try:
             saved_at, found = _parsed(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             self._set_aside(str(error))
             return {}
-        age = self._wall() - saved_at
+        self.age = age = max(0.0, self._wall() - saved_at)
         if age > self._max_age:
             self._warn(f"journal {self.file} is {age / 3600:.1f} h old: ignored (journal_max_age)")
             return {}
@@ -85,14 +94,21 @@ class Journal:
 
     def write(self, memberships: Memberships) -> None:
         """Write soon, in a thread; of several the newest wins."""
-        self._next = memberships
-        if not self._writing:
+        with self._lock:
+            self._next = memberships
+            if self._writing:
+                return
             self._writing = True
-            Thread(target=self._work, name="gatewayd-journal", daemon=True).start()
+        Thread(target=self._work, name="gatewayd-journal", daemon=True).start()
+
+    def _newest(self) -> Memberships | None:
+        with self._lock:
+            newest, self._next = self._next, None
+            self._writing = newest is not None
+            return newest
 
     def _work(self) -> None:
-        while self._next is not None:
-            memberships, self._next = self._next, None
+        while (memberships := self._newest()) is not None:
             try:
                 self._put(_text(memberships, self._wall()))
                 self._failing = False
@@ -104,7 +120,6 @@ class Journal:
                         f"journal {self.file} cannot be written: {error.strerror}; "
                         "a start while ZooKeeper is away would have no members",
                     )
-        self._writing = False
 
     def _put(self, data: bytes) -> None:
         fresh = self.file.with_name(self.file.name + ".new")

@@ -40,12 +40,24 @@ class Registration:
         self._client = client
         self._clock = clock
         self._warn = warn
+        self._timer: Any = None
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<Registration {self.node or 'none'}>"
 
+    def stop(self) -> None:
+        """Register no more; the node goes with the session."""
+        self._stopped = True
+        self._no_timer()
+
+    def _no_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
     def renew(self) -> None:
         """The session is new, or was away: see that our node stands and is ours."""
+        self._no_timer()
         self.node = None
         where = f"{self.path}/{self._name}"
         made = self._client.create(where, json.dumps(dict(self._says())).encode())
@@ -55,9 +67,11 @@ class Registration:
         self.node = node
 
     def _failed(self, failure: Failure, where: str) -> None:
+        if self._stopped:
+            return
         if failure.check(NodeExists) is None:
             self._warn(f"this gateway could not register at {where}: {failure.value}")
-            self._clock.callLater(_AGAIN, self._again)
+            self._again_later()
             return
         answer, watch = self._client.get_and_watch(where)
         watch.addCallback(lambda event: self._again())
@@ -69,8 +83,10 @@ class Registration:
             self._stands(where)
 
     def _again_later(self) -> None:
-        self._clock.callLater(_AGAIN, self._again)
+        if not self._stopped:
+            self._no_timer()
+            self._timer = self._clock.callLater(_AGAIN, self._again)
 
     def _again(self) -> None:
-        if self.node is None:
+        if self.node is None and not self._stopped:
             self.renew()

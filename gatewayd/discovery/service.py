@@ -28,6 +28,7 @@ from gatewayd.discovery.watcher import Watcher
 from gatewayd.upstreams.members import Discovered, Members
 
 _JITTER: Final = 0.5  # seconds over which a fleet's re-reads spread
+_REWRITE: Final = 600.0  # seconds after which the journal is written though nothing has changed
 _EVENTS: Final = {states.CONNECTED: UP, states.SUSPENDED: DOWN, states.LOST: GONE}
 
 
@@ -57,15 +58,17 @@ class Discovery:
         self._members = members
         self._service = service
         self._timer: Any = None
+        self._names: Mapping[Address, int] = {}  # the newest list
+        self._told: list[Discovered] = []
         members.doubts = self.doubted
 
     def __repr__(self) -> str:
         return f"<Discovery {self.name} {self.source.path} members={len(self.membership.members)}>"
 
-    def restore(self, known: Mapping[Address, int]) -> None:
-        """Begin with what the journal knows."""
+    def restore(self, known: Mapping[Address, int], age: float) -> None:
+        """Begin with what the journal knows, some seconds old."""
         self.origin = "journal"
-        self._take(rules_of.restored(known, self._service.now()))
+        self._take(rules_of.restored(known, self._service.now(), age))
 
     def found(self, names: dict[Address, int]) -> None:
         """ZooKeeper has answered with the whole list."""
@@ -75,15 +78,26 @@ class Discovery:
             self.membership = self.membership._replace(read_at=now)
             return  # a path where nobody has registered yet is no membership
         held = self.membership.held
-        steady = service.session.steady(self.source.rules.removal_grace, now)
         self.origin = "zookeeper"
-        self._take(rules_of.listed(self.membership, names, self.source.rules, now, steady=steady))
+        self._names = names
+        self._take(self._listed(now))
         if self.membership.held > held:
             service.warn(
                 f"upstream {self.name}: {self.membership.held} of {len(self.membership.accepted)} "
                 f"members are gone from {self.source.path} at once; they are held until health "
                 f"checks confirm it, or `gatewayd accept {self.name}` does"
             )
+
+    def _listed(self, now: float) -> Membership:
+        rules = self.source.rules
+        return rules_of.listed(
+            self.membership,
+            self._names,
+            rules,
+            now,
+            steady=self._service.session.steady(rules.removal_grace, now),
+            serves=self._members.is_serving,
+        )
 
     def doubted(self, name: Address, last_usable: bool) -> None:
         """A member that ZooKeeper no longer lists has failed."""
@@ -99,36 +113,36 @@ class Discovery:
             How many held members left by it.
         """
         held = self.membership.held
-        self._take(rules_of.accepted(self.membership, self._service.now()))
+        self._take(rules_of.accepted(self.membership))
         return held
 
     def _time_passed(self) -> None:
         service = self._service
+        now = service.now()
+        connected = service.session.state == CONNECTED
         after = rules_of.passed(
-            self.membership,
-            service.now(),
-            away=service.session.state != CONNECTED,
-            usable=self._members.is_usable,
+            self.membership, now, away=not connected, usable=self._members.is_usable
         )
-        self._take(after, again=True)
+        if after.held and after.fresh and connected and self.origin == "zookeeper":
+            # Who is new may serve by now: then less is lost than it seemed.
+            self.membership = after
+            after = self._listed(now)._replace(read_at=after.read_at)
+        self._take(after)
 
-    def _take(self, after: Membership, *, again: bool = False) -> None:
-        changed = after.members != self.membership.members or again
+    def _take(self, after: Membership) -> None:
         self.membership = after
         now = self._service.now()
-        if changed:
-            self._members.set_discovered(
-                [
-                    Discovered(
-                        address,
-                        known.weight,
-                        rules_of.LAST_RESORT
-                        if rules_of.is_last_resort(known, now)
-                        else known.standing,
-                    )
-                    for address, known in after.members.items()
-                ]
+        told = [
+            Discovered(
+                address,
+                known.weight,
+                rules_of.LAST_RESORT if rules_of.is_last_resort(known, now) else known.standing,
             )
+            for address, known in after.members.items()
+        ]
+        if told != self._told:
+            self._told = told
+            self._members.set_discovered(told)
             self._service.remember()
         self._set_alarm(now)
 
@@ -138,7 +152,6 @@ class Discovery:
             self._timer.cancel()
             self._timer = None
         if due != float("inf"):
-            # What could not leave in its time is looked at again with the next answer or second.
             self._timer = self._service.clock.callLater(max(0.05, due - now), self._time_passed)
 
     def stop(self) -> None:
@@ -152,7 +165,9 @@ class Discovery:
         """For /status: where this knowledge comes from, how old it is, and what is held."""
         membership = self.membership
         service = self._service
-        live = service.session.state == CONNECTED and self.origin == "zookeeper"
+        session = service.session
+        reads = self.watcher is not None and not self.watcher.failing
+        live = session.state == CONNECTED and self.origin == "zookeeper" and reads
         held = membership.held
         release = (
             f"a failed check or two failed connects of each, `gatewayd accept {self.name}`, or "
@@ -163,13 +178,20 @@ class Discovery:
             "format": self.source.form,
             "origin": self.origin or None,
             "state": "live" if live else ("stale" if membership.members else "unknown"),
-            "stale_for": None if live else round(now - service.session.since, 3),
+            "stale_for": None if live else self._stale_for(now),
             "read_ago": round(now - membership.read_at, 3) if membership.read_at else None,
             "path_missing": bool(self.watcher is not None and self.watcher.missing),
             "unreadable": self.watcher.unreadable if self.watcher is not None else 0,
             "held": held,
             "released_by": release if held else None,
         }
+
+    def _stale_for(self, now: float) -> float:
+        """Seconds since this knowledge could last be trusted to be the newest."""
+        session = self._service.session
+        if session.state == CONNECTED or not session.connected_at:
+            return round(now - (self.membership.read_at or session.since), 3)
+        return round(now - session.away_since, 3)
 
 
 class ZooKeeperService(Service):
@@ -217,6 +239,7 @@ class ZooKeeperService(Service):
         self._registration = registration
         self._trace = trace
         self._late: Any = None
+        self._rewrite: Any = None
         self._session_id = 0
 
     def __repr__(self) -> str:
@@ -252,9 +275,20 @@ class ZooKeeperService(Service):
                 self.notice(
                     f"upstream {name}: {len(members)} members from the journal, to begin with"
                 )
-                discovery.restore(members)
+                assert self._journal is not None
+                discovery.restore(members, self._journal.age)
         self.client.start(self._told)
+        if self._journal is not None:
+            self._rewrite = self.clock.callLater(_REWRITE, self._keep_young)
         self._late = self.clock.callLater(self._connect_timeout, self._not_connected)
+
+    def _keep_young(self) -> None:
+        """A membership that has not changed for a day is as good as ever: the journal says so."""
+        self._rewrite = self.clock.callLater(_REWRITE, self._keep_young)
+        if self.session.state == CONNECTED and any(
+            each.origin == "zookeeper" for each in self.discoveries.values()
+        ):
+            self.remember()
 
     def _not_connected(self) -> None:
         self.count("connect_timeout")
@@ -267,8 +301,11 @@ class ZooKeeperService(Service):
         super().stopService()
         for discovery in self.discoveries.values():
             discovery.stop()
-        if self._late is not None and self._late.active():
-            self._late.cancel()
+        for timer in (self._late, self._rewrite):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._registration is not None:
+            self._registration.stop()
         return self.client.stop()
 
     # --- the session

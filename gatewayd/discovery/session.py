@@ -45,6 +45,7 @@ class Session:
         self.state = CONNECTING
         self.since = now
         self.connected_at = 0.0  # of the last connect; 0 = never
+        self.away_since = now  # of the last disconnect
 
     def __repr__(self) -> str:
         return f"<Session {self.state}>"
@@ -60,6 +61,8 @@ class Session:
             self.connected_at = now
         if after == self.state:
             return False
+        if self.state == CONNECTED:
+            self.away_since = now
         self.state = after
         self.since = now
         return True

@@ -71,19 +71,27 @@ class Watcher:
         self._timer: Any = None
         self._failures = 0
         self._queue: list[str] = []
-        self._reading = 0
-        self._stale: set[str] = set()  # nodes whose watches were dropped
+        self._reading: set[str] = set()  # nodes whose data is on its way
+        self._pumping = False
+        self._stale: set[str] = (
+            set()
+        )  # nodes to be read again: their watches were dropped, or no answer
         self._complained: set[str] = set()
         self._stopped = False
 
     def __repr__(self) -> str:
-        return f"<Watcher {self.path} nodes={len(self._nodes)} reading={self._reading}>"
+        return f"<Watcher {self.path} nodes={len(self._nodes)} reading={len(self._reading)}>"
+
+    @property
+    def failing(self) -> bool:
+        """Whether the path cannot be read just now."""
+        return self._failures > 0
 
     def start_over(self, jitter: float) -> None:
         """Read everything, within `jitter` seconds: the session is new, or was away."""
         self._round += 1
         self._queue = []
-        self._reading = 0
+        self._reading = set()
         self._stale = set(self._nodes)
         self._read_soon(self._random.random() * jitter)
 
@@ -132,12 +140,15 @@ class Watcher:
             why = "no answer within zookeeper.watch_timeout" if timed_out else str(error)
             self._complain("", f"{self.path} cannot be read: {why}")
             self._failures += 1
-            first, most = _BACKOFF
-            pause = min(most, first * 2.0**self._failures)
-            self._read_soon(pause * (0.5 + self._random.random()))
+            self._read_soon(self._pause(self._failures))
+
+    def _pause(self, failures: int) -> float:
+        first, most = _BACKOFF
+        return min(most, first * 2.0 ** min(failures, 10)) * (0.5 + self._random.random())
 
     def _wait_for_path(self, this_round: int) -> None:
         """The path does not exist; after it existed, that is an empty list like any other."""
+        self._failures = 0
         if not self.missing:
             self.missing = True
             self._warn(f"{self.path} does not exist in ZooKeeper: waiting for it")
@@ -163,13 +174,18 @@ class Watcher:
         for name in [each for each in self._nodes if each not in present]:
             del self._nodes[name]
             self._complained.discard(name)
-        stale, self._stale = self._stale, set()
-        wanted = [name for name in names if name not in self._nodes or name in stale]
+        self._stale &= present
+        wanted = [
+            name
+            for name in names
+            if (name not in self._nodes or name in self._stale) and name not in self._reading
+        ]
         if self._trace.on:
             self._trace.write(f"{self.path}: {len(names)} children, {len(wanted)} to read")
         if not reads_data(self._form):
             for name in wanted:
                 self._take(name, b"")
+            self._stale.clear()
             wanted = []
         self._queue = wanted
         if wanted:
@@ -178,11 +194,17 @@ class Watcher:
             self._publish()
 
     def _read_more(self, this_round: int) -> None:
-        while self._queue and self._reading < _AT_ONCE:
+        if self._pumping:
+            return  # an answer that came at once: the loop below goes on
+        self._pumping = True
+        while self._queue and len(self._reading) < _AT_ONCE:
             self._read_node(self._queue.pop(), this_round)
+        self._pumping = False
 
     def _read_node(self, name: str, this_round: int) -> None:
-        self._reading += 1
+        if name in self._reading:
+            return
+        self._reading.add(name)
         answer, watch = self._client.get_and_watch(f"{self.path.rstrip('/')}/{name}")
         answer.addTimeout(self._watch_timeout, self._clock)
         watch.addCallback(self._data_changed, name, this_round)
@@ -200,21 +222,33 @@ class Watcher:
     def _read(self, name: str, data: bytes, this_round: int) -> None:
         if this_round == self._round:
             self._take(name, data)
-            self._done_one(this_round)
+            self._stale.discard(name)
+            self._done_one(name, this_round)
 
     def _unread(self, name: str, failure: Failure, this_round: int) -> None:
         if this_round != self._round:
             return
         if failure.check(Away) is not None:
-            self._reading -= 1
+            self._reading.discard(name)  # after a reconnect all is read anyway
+            return
+        if failure.check(TimeoutError) is not None:
+            # No answer is no news: what it said before counts on, and it is asked again.
+            self._count("watch_timeout")
+            self._complain(name, f"{self.path}/{name}: no answer within zookeeper.watch_timeout")
+            self._stale.add(name)
+            self._done_one(name, this_round)
+            self._read_soon(self._pause(1))
             return
         if failure.check(NoNode) is not None:
+            self._stale.discard(name)
             self._nodes.pop(name, None)
         else:
             self._nodes[name] = None
+            self._stale.add(name)  # it has no watch; an ACL may be mended
+            self._read_soon(self._pause(10))
             self._count("unreadable")
             self._complain(name, f"{self.path}/{name} cannot be read: {failure.value}; skipped")
-        self._done_one(this_round)
+        self._done_one(name, this_round)
 
     def _take(self, name: str, data: bytes) -> None:
         try:
@@ -225,8 +259,8 @@ class Watcher:
             self._count("unreadable")
             self._complain(name, f"{self.path}/{name[:200]} is skipped: {error}")
 
-    def _done_one(self, this_round: int) -> None:
-        self._reading -= 1
+    def _done_one(self, name: str, this_round: int) -> None:
+        self._reading.discard(name)
         if self._queue:
             self._read_more(this_round)
         elif not self._reading:
@@ -234,17 +268,19 @@ class Watcher:
 
     def _publish(self) -> None:
         """Tell the whole list; where nothing could be read, that is no list."""
-        self.unreadable = sum(member is None for member in self._nodes.values())
-        if self._nodes and self.unreadable == len(self._nodes):
+        members = [member for member in self._nodes.values() if member is not None]
+        self.unreadable = len(self._nodes) - len(members)
+        nodes = self._nodes.keys() | self._stale
+        if nodes and not members:
             self._count("read_failed")
             self._complain(
-                "", f"{self.path}: none of {self.unreadable} nodes can be read; kept as it was"
+                "", f"{self.path}: none of {len(nodes)} nodes can be read; kept as it was"
             )
             return
-        self._found(dict(member for member in self._nodes.values() if member is not None))
+        self._found(dict(members))
 
     def _complain(self, about: str, message: str) -> None:
         """Warn, once for each cause until it is over."""
-        if about not in self._complained and len(self._complained) < 1000:
+        if about not in self._complained and (len(self._complained) < 1000 or not about):
             self._complained.add(about)
             self._warn(message)

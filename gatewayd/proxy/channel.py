@@ -51,12 +51,12 @@ class ServerChannel:
     """One client connection; made by its listener, ended by either side."""
 
     transport: Any = None
-    deadline: float = INFINITY
-    wakes: float = INFINITY
     exchange: Exchange | None = None
 
     def __init__(self, listener: Listener, origin: Origin) -> None:
         """Args: listener: whose limits and timeouts hold. origin: of its requests."""
+        self.deadline = INFINITY
+        self.wakes = INFINITY  # the wheel's
         self._listener = listener
         self._context = listener.context
         self.origin = origin

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from gatewayd.core.addresses import is_ip
 from gatewayd.core.errors import GatewayError, Loop, NoMethod, NoRoute
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.forwarded import RequestIds, introduce, request_key
@@ -49,8 +50,10 @@ def explain(
         raise ValueError(
             f"no listener is called {listener_name!r}; there are {', '.join(listeners)}"
         )
+    if client and not is_ip(client) and client != "unix":
+        raise ValueError(f"{client!r} is no IP address")
     listener = listeners[listener_name] if listener_name else next(iter(listeners.values()))
-    parts = urlsplit(url if "://" in url else f"http://-{url}")
+    parts = urlsplit(url if "://" in url else f"http://-/{url.removeprefix('/')}")
     if parts.scheme not in _PORTS or not (url.startswith("/") or "://" in url or url == "*"):
         raise ValueError("write a URL such as https://api.example.com/v1/x, or a path")
     host = "localhost" if parts.netloc == "-" else parts.netloc.rpartition("@")[2]
@@ -63,7 +66,8 @@ def explain(
     )
     found: dict[str, Any] = {"listener": {"name": listener.name, "address": listener.bound}}
     try:
-        exchange = _asked(listener, origin, method, host, parts.path or "/", parts.query, headers)
+        path = url if url == "*" else parts.path or "/"
+        exchange = _asked(listener, origin, method, host, path, parts.query, headers)
     except GatewayError as error:
         return {**found, "answer": _answer(error)}
     head = exchange.head

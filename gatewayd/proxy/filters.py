@@ -6,6 +6,7 @@ Each is a pure verdict; who is refused spends nothing further on.
 from __future__ import annotations
 
 from hashlib import blake2b
+from math import ceil
 from typing import Final
 
 from gatewayd.core.addresses import Networks
@@ -46,8 +47,21 @@ class RateRule:
     def fields(self, verdict: Verdict) -> tuple[bytes, bytes]:
         """The lines that tell a client (draft-ietf-httpapi-ratelimit-headers-10)."""
         wait = max(verdict.wait, 1.0 / self.limit.rate)
-        field = b'RateLimit: "default";r=%d;t=%d' % (verdict.remaining, max(1, round(wait)))
+        field = b'RateLimit: "default";r=%d;t=%d' % (verdict.remaining, max(1, ceil(wait - 1e-6)))
         return self._policy, field
+
+
+class Gate:
+    """Counts a route's requests in flight; outlives its filters, for those inside leave by it."""
+
+    __slots__ = ("inside",)
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    def leave(self) -> None:
+        """A request that was let in is over."""
+        self.inside -= 1
 
 
 class Filters:
@@ -74,10 +88,10 @@ class Filters:
         self.rate = rate
         self.max_concurrent = max_concurrent
         self._counters = counters
-        self._inside = 0
+        self._gate = Gate()
 
     def refusal(self, exchange: Exchange, now: float) -> GatewayError | None:
-        """Why a request may not go on; None if it may, and then it is inside until `leave`."""
+        """Why a request may not go on; None if it may, and then it is inside until its gate's `leave`."""
         if self.deny is not None and exchange.client_ip in self.deny:
             return Denied()
         if self.allow is not None and exchange.client_ip not in self.allow:
@@ -91,15 +105,12 @@ class Filters:
                 return RateLimited(verdict.wait, fields)
             exchange.limit_field = fields[1]
         if self.max_concurrent:
-            if self._inside >= self.max_concurrent:
+            gate = self._gate
+            if gate.inside >= self.max_concurrent:
                 return MaxConcurrent(f"{self.max_concurrent} requests of this route are in flight")
-            self._inside += 1
-            exchange.gate = self
+            gate.inside += 1
+            exchange.gate = gate
         return None
-
-    def leave(self) -> None:
-        """A request that was let in is over."""
-        self._inside -= 1
 
     def verdict_of(self, client_ip: str) -> str:
         """What `explain` says of a client; spends nothing."""
@@ -109,8 +120,8 @@ class Filters:
             return f"{client_ip} is not among those allowed"
         return ""
 
-    def adopt(self, former: Filters) -> None:
+    def adopt(self, former: Filters, now: float) -> None:
         """Take over what the filters that these replace have counted."""
-        self._inside = former._inside
+        self._gate = former._gate
         if self.rate is not None and former.rate is not None and self.rate.key == former.rate.key:
-            self.rate.limit.adopt(former.rate.limit)
+            self.rate.limit.adopt(former.rate.limit, now)

@@ -6,6 +6,7 @@ the exchange. The client's side and the endpoint's side tell it what happens, an
 
 from __future__ import annotations
 
+from gatewayd.core.deadlines import INFINITY
 from gatewayd.core.errors import ClientGone, GatewayError
 from gatewayd.core.exchange import DONE, TUNNEL, Exchange
 from gatewayd.core.messages import Edits, ResponseHead
@@ -65,7 +66,7 @@ class Way:
         exchange.ended = ended = context.clock()
         tunnelled = exchange.state == TUNNEL
         exchange.state = DONE
-        exchange.deadline = float("inf")
+        exchange.deadline = INFINITY
         counters = context.counters.exchange(
             exchange.origin.listener, exchange.route, exchange.upstream_name
         )

@@ -62,6 +62,7 @@ class SimEndpoint:
         self._connections: set[_EndpointProtocol] = set()
         self._serving = 0
         self._queue: list[Callable[[], None]] = []
+        self._lives = 0  # what a process before the crash was serving ends in no later one
 
     def __repr__(self) -> str:
         return f"<SimEndpoint {self.label} received={self.received}>"
@@ -82,6 +83,7 @@ class SimEndpoint:
     def crash(self) -> None:
         """The process dies: connections reset, new ones are refused."""
         self.refuses = True
+        self._lives += 1
         self._serving = 0
         self._queue.clear()
         for connection in list(self._connections):
@@ -109,6 +111,8 @@ class SimEndpoint:
         if self.hanging:
             return
 
+        life = self._lives
+
         def begin() -> None:
             self._serving += 1
             behaviour = self.behaviour
@@ -119,7 +123,7 @@ class SimEndpoint:
             self._clock.callLater(seconds, finish, failed)
 
         def finish(failed: bool) -> None:
-            if self.refuses:
+            if self._lives != life:
                 return
             self._serving -= 1
             if self._queue:

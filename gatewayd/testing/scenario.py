@@ -150,10 +150,10 @@ def play(scenario: Scenario, config: GatewayConfig, seed: int) -> Report:
     """
     simulator = Simulator(config, seed=seed, behaviour=scenario.manner.behaviour())
     for label, manner in scenario.endpoints.items():
-        simulator.endpoints[label].behaviour = manner.behaviour()
+        simulator.endpoint(label).behaviour = manner.behaviour()
     for event in scenario.events:
         for label in event.endpoints:
-            simulator.at(event.at, _act(simulator.endpoints[label], event))
+            simulator.at(event.at, _act(simulator.endpoint(label), event))
     for each in scenario.traffic:
         simulator.traffic(
             each.rate,

@@ -23,6 +23,7 @@ from gatewayd.assembly import (
     build_upstream,
 )
 from gatewayd.config import schema
+from gatewayd.core.addresses import Address
 from gatewayd.core.counters import Counters
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.endpoints import Endpoint
@@ -42,12 +43,16 @@ _BEGINNING: Final = 1000.0  # a time of 0 means "not yet" in an exchange
 
 
 class _Resolver:
-    """Answers for names at once, with an address made of the name."""
+    """Answers for names at once, each with an address of its own."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, str] = {}
 
     def resolve(self, name: str, answered: Callable[[list[str]], None]) -> None:
         """As upstreams.names.Resolver."""
-        digits = sum(name.encode()) % 250 + 1
-        answered([f"10.99.0.{digits}"])
+        count = len(self.addresses) + 1
+        address = self.addresses.setdefault(name, f"10.99.{count >> 8}.{count & 255}")
+        answered([address])
 
 
 class Simulator:
@@ -81,7 +86,8 @@ class Simulator:
             via=Via(b"gatewayd-simulated"),
             ids=RequestIds(b"sim"),
         )
-        resolver: Any = _Resolver()
+        self._resolver = _Resolver()
+        resolver: Any = self._resolver
         self._shared = Shared(
             reactor=self.clock,
             context=self.context,
@@ -119,13 +125,18 @@ class Simulator:
             for endpoint in upstream.endpoints:
                 self._answers(endpoint.host, endpoint.port)
 
+    def endpoint(self, label: str) -> SimEndpoint:
+        """The endpoint that a configuration calls so: by its address, or by name and port."""
+        host, _, port = label.rpartition(":")
+        return self.endpoints[f"{self._resolver.addresses.get(host, host)}:{port}"]
+
     def _note(self, message: str) -> None:
         self.messages.append((round(self.now, 6), message))
         if "is in panic" in message:
             self.report.panics += 1
 
     def _answers(self, host: str, port: int) -> SimEndpoint:
-        label = f"{host}:{port}"
+        label = str(Address("tcp", host, port))
         found = self.endpoints.get(label)
         if found is None:
             found = SimEndpoint(label, self._behaviour, self.clock, self.random)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import treq
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -61,6 +61,7 @@ class HealthChecker(Service):
         self._trace = trace
         self._timers: dict[Endpoint, Any] = {}
         self._running: dict[Endpoint, Deferred[bool]] = {}
+        self._members: frozenset[Endpoint] = frozenset()
 
     def __repr__(self) -> str:
         return f"<HealthChecker {self._upstream.name} endpoints={len(self._timers)}>"
@@ -84,8 +85,8 @@ class HealthChecker(Service):
         """Begin to check who is new, soon; stop with who has left."""
         if not self.running:
             return
-        members = set(self._upstream.endpoints)
-        for endpoint in set(self._timers) - members:
+        self._members = frozenset(self._upstream.endpoints)
+        for endpoint in set(self._timers) - self._members:
             self._timers.pop(endpoint).cancel()
         for endpoint in self._upstream.endpoints:
             if endpoint in self._timers or endpoint in self._running:
@@ -95,7 +96,7 @@ class HealthChecker(Service):
 
     def _begin(self, endpoint: Endpoint) -> None:
         del self._timers[endpoint]
-        asked = self._check(endpoint)
+        asked = maybeDeferred(self._check, endpoint)
         asked.addTimeout(self._timeout, self._clock)
         self._running[endpoint] = asked
         asked.addCallbacks(
@@ -109,7 +110,7 @@ class HealthChecker(Service):
             return
         if self._trace.on:
             self._trace.write(f"{self._upstream.name}: {endpoint.label} good={good} {why}")
-        if endpoint in self._upstream.endpoints:
+        if endpoint in self._members:
             jitter = 1.0 + _JITTER * (2 * self._random.random() - 1)
             self._timers[endpoint] = self._clock.callLater(
                 self._interval * jitter, self._begin, endpoint
@@ -210,15 +211,17 @@ class _Text(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted: a piece of it."""
+        if self.whole.called:
+            return  # the connection is closing
         self._data += data
-        if len(self._data) >= self._most and not self.whole.called:
-            self.whole.callback(self._data[: self._most])
+        if len(self._data) >= self._most:
             self._leave()
+            self.whole.callback(self._data[: self._most])
 
     def _leave(self) -> None:
+        # A body's transport knows no abort; without this an endless one is read for ever.
         transport: Any = self.transport
-        if hasattr(transport, "abortConnection"):
-            transport.abortConnection()
+        transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: it ends, whole or not."""

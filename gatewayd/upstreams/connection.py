@@ -62,8 +62,6 @@ class UpstreamConnection:
 
     transport: Any = None
     exchange: Exchange | None = None
-    deadline: float = INFINITY
-    wakes: float = INFINITY
     reused = False
     idle_since: float = 0.0
     promised: float = 0.0  # seconds that the endpoint keeps an idle connection, 0 = unsaid
@@ -77,6 +75,8 @@ class UpstreamConnection:
         max_header_bytes: int,
     ) -> None:
         """Args: pool: that counts it. max_header_bytes: of a response, 0 = any."""
+        self.deadline = INFINITY
+        self.wakes = INFINITY  # the wheel's
         self.pool = pool
         self.endpoint = endpoint
         self._timeouts = timeouts
@@ -236,7 +236,7 @@ class UpstreamConnection:
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         self._close = head.close
-        self.promised = head.idle_timeout
+        self.promised = float(head.idle_timeout)
         length = head.length
         if length == len(data):
             self._finish(True)

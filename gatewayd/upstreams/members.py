@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 
-from gatewayd.core.addresses import Address, Networks, is_ip
+from gatewayd.core.addresses import Address, Networks, is_ip, parse_host_port, unmapped
 from gatewayd.core.endpoints import Endpoint, Member
 from gatewayd.core.membership import HELD, LAST_RESORT, LISTED, permitted
 from gatewayd.upstreams.names import Names, Resolver
@@ -68,6 +68,8 @@ class Members(Service):
         self._is_own = is_own
         self._warn = warn
         self._refused: set[Address] = set()
+        self._indexed: Sequence[Endpoint] | None = None  # whose names the index has
+        self._index: dict[str, list[Endpoint]] = {}
         self.doubts: Callable[[Address, bool], None] | None = None  # told of failing unlisted ones
         self._names = Names(
             resolver,
@@ -100,77 +102,95 @@ class Members(Service):
 
     def is_usable(self, address: Address) -> bool:
         """Whether one of a discovered member's endpoints could be picked."""
-        written = str(address)
         return any(
-            each.weight and not each.down and not each.drained
-            for each in self._upstream.endpoints
-            if each.name == written
+            each.weight and not each.down and not each.drained for each in self._named(address)
         )
 
+    def is_serving(self, address: Address) -> bool:
+        """Whether one of a discovered member's endpoints is among those that are picked."""
+        return any(each.usable for each in self._named(address))
+
+    def _named(self, address: Address) -> Sequence[Endpoint]:
+        endpoints = self._upstream.endpoints
+        if self._indexed is not endpoints:
+            self._indexed = endpoints
+            self._index = {}
+            for each in endpoints:
+                self._index.setdefault(each.name, []).append(each)
+        return self._index.get(str(address), ())
+
     def _update(self) -> None:
-        hosts = [each.address.host for each in self._static]
-        hosts += [address.host for address in self._discovered]
-        names = {host for host in hosts if not is_ip(host)}
-        self._names.watch(names)
-        if len(names) < len(hosts) or not hosts:
-            self._publish()
+        hosts = {each.address.host for each in self._static}
+        hosts.update(address.host for address in self._discovered)
+        self._names.watch({host for host in hosts if not is_ip(host)})
+        self._publish()
 
     def _publish(self) -> None:
         members: dict[Address, Member] = {}
         for address, weight in self._static:
             for found in self._addresses(address):
                 members.setdefault(found, Member(found, weight, "static", str(address)))
-        for entry in self._permitted():
-            for found in self._addresses(entry.address):
-                members.setdefault(
-                    found,
-                    Member(
-                        found,
-                        entry.weight,
-                        "zookeeper",
-                        str(entry.address),
-                        _STANDING[entry.standing],
-                    ),
-                )
-        if members or self._upstream.known:
+        for found, entry in self._permitted():
+            if found not in members:
+                name, standing = str(entry.address), _STANDING[entry.standing]
+                members[found] = Member(found, entry.weight, "zookeeper", name, standing)
+        if members or (self._upstream.known and not self._awaits_names()):
             self._upstream.set_members(members.values())
+
+    def _awaits_names(self) -> bool:
+        """Whether somebody is a member whose name has not been looked up yet."""
+        everybody = [*(each.address for each in self._static), *self._discovered]
+        return any(not self._addresses(each) for each in everybody)
 
     def _addresses(self, address: Address) -> list[Address]:
         if is_ip(address.host):
             return [address]
         return [Address("tcp", each, address.port) for each in self._names.addresses(address.host)]
 
-    def _permitted(self) -> Iterable[Discovered]:
+    def _permitted(self) -> Iterable[tuple[Address, Discovered]]:
+        """Where discovered members are, each place by itself: of one name some may be refused."""
         if not self._discovered:
             return ()
         allowed = self._allowed
-        pairs = {
-            found: entry
-            for entry in self._discovered.values()
-            for found in self._addresses(entry.address)
-        }
+        pairs: dict[Address, Discovered] = {}
+        for entry in self._discovered.values():
+            for found in self._addresses(entry.address):
+                pairs.setdefault(found, entry)
         good, refused = permitted(
             ((found, entry.weight) for found, entry in pairs.items()),
             lambda host: allowed is None or host in allowed,
-            self._is_own,
+            lambda address: self._is_own(_plain(address)),
         )
         for address, because in refused:
             if address not in self._refused and len(self._refused) < 10_000:
                 self._refused.add(address)
                 self._warn(f"upstream {self._upstream.name}: {address} is no member: {because}")
-        return [entry for found, entry in pairs.items() if found in good]
+        return [(found, pairs[found]) for found in good]
 
     def _trouble(self, endpoint: Endpoint) -> None:
         """An endpoint that its registry does not list has failed, or is down."""
-        if self.doubts is None:
+        if self.doubts is None or endpoint.source != "zookeeper":
             return
-        for address in self._discovered:
-            if str(address) == endpoint.name:
-                others = any(
-                    each.usable for each in self._upstream.endpoints if each is not endpoint
-                )
-                self.doubts(address, not others)
-                return
+        others = any(
+            each.usable or _could_serve(each)
+            for each in self._upstream.endpoints
+            if each is not endpoint
+        )
+        self.doubts(parse_host_port(endpoint.name), not others)
+
+
+def _plain(address: Address) -> Address:
+    """An IPv4-mapped IPv6 address is the same place as the IPv4 one."""
+    return address._replace(host=unmapped(address.host)) if ":" in address.host else address
+
+
+def _could_serve(endpoint: Endpoint) -> bool:
+    """Whether it is a last resort that has not failed lately."""
+    return bool(
+        endpoint.standing == LAST_RESORT
+        and endpoint.weight
+        and not (endpoint.down or endpoint.drained or endpoint.connect_failures)
+    )
 
 
 _STANDING = {LISTED: "", HELD: HELD, LAST_RESORT: LAST_RESORT}

@@ -352,7 +352,6 @@ BROUGHT = {
     "panic_threshold": ("upstreams/users/panic_threshold", "10%"),
     "slow_start": ("upstreams/users/slow_start", "10s"),
     "peak_ewma": ("upstreams/users/balancer", "peak_ewma"),
-    "upstreams.users.zookeeper": ("upstreams/users/zookeeper", "{path: /services/users}"),
     "zookeeper": ("zookeeper", "{hosts: '127.0.0.1:2181'}"),
 }
 

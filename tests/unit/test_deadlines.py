@@ -126,6 +126,29 @@ class WheelTests(SynchronousTestCase):
         sweep_to(self.wheel, 101.0 + 2 * TICK)
         self.assertEqual((item.calls, other.calls), ([101.0 + TICK], [101.0 + 2 * TICK]))
 
+    def test_never_armed(self) -> None:
+        """Taking away what was never there does nothing."""
+        self.wheel.arm(self.item, INFINITY)
+        sweep_to(self.wheel, 105.0)
+        self.assertEqual((self.item.calls, self.wheel._slots), ([], {}))
+
+    def test_usual_tick(self) -> None:
+        """Unless told otherwise a call is late by a tenth of a second at most."""
+        wheel = Wheel(0.0)
+        wheel.arm(self.item, 1.0)
+        sweep_to(wheel, 2.0, step=0.01)
+        (called,) = self.item.calls
+        self.assertTrue(1.0 <= called <= 1.1 + 1e-6, called)
+
+    def test_back_and_forth(self) -> None:
+        """A connection's life, long idle times and short waits by turns, leaves no trail of places."""
+        for _ in range(300):
+            self.wheel.arm(self.item, self.wheel.now + 90.0)
+            self.wheel.arm(self.item, self.wheel.now + 1.0)
+            sweep_to(self.wheel, self.wheel.now + 1.5)
+        self.assertEqual(len(self.item.calls), 300)
+        self.assertLess(sum(map(len, self.wheel._slots.values())), 70)
+
     def test_nothing_kept(self) -> None:
         """Slots that were swept hold nothing."""
         for number in range(100):

@@ -223,7 +223,7 @@ class ModelTests(SynchronousTestCase):
                 busy[mine].pop()
                 tested.closed(key)
             elif what == "idle lost" and idle[mine]:
-                tested.drop(key, kind, idle[mine].pop(0))
+                tested.drop(key, kind, idle[mine].pop(number % len(idle[mine])))
                 tested.closed(key)
             elif what == "forget":
                 forgotten = [(k, one) for k in (FAST, STOCK) for one in idle[key, k]]
@@ -243,6 +243,8 @@ class ModelTests(SynchronousTestCase):
                 (tested.open, tested.idle, tested.hits, tested.misses),
                 (sum(held.values()), sum(map(len, idle.values())), hits, misses),
             )
+            for k, slot in tested.slots.items():
+                self.assertEqual(slot.idle, (idle[str(k), FAST], idle[str(k), STOCK]))
             self.assertLessEqual(tested.idle, max_idle)
             for k in "abc":
                 self.assertLessEqual(len(idle[k, FAST]) + len(idle[k, STOCK]), each)

@@ -279,7 +279,7 @@ class Daemon:
         try:
             eventually(self._is_ready, timeout, "readiness")
         except AssertionError as error:
-            raise AssertionError(f"{error}; stderr:\n{self.stderr.text}") from error
+            raise AssertionError(f"{error}; stderr:\n{self.stderr.text[-3000:]}") from error
 
     def access(
         self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 5.0
@@ -335,4 +335,6 @@ class Daemon:
         finally:
             self.kill()
         text = self.stderr.text
-        assert "Traceback" not in text and "Unhandled" not in text, f"stderr:\n{text[-6000:]}"
+        assert "Traceback" not in text and "Unhandled" not in text, (
+            f"stderr:\n{text[:3000]}\n...\n{text[-3000:]}"
+        )

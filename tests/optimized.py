@@ -1,0 +1,37 @@
+"""Unit tests and simulated schedules on the compiled wheel in dist/, in an environment of its own.
+
+Run as `python -m tests.optimized` after `make build-optimized`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Unpack the wheel beside a copy of the tests, so that nothing is imported from the checkout."""
+    wheels = sorted((HERE / "dist").glob("gatewayd-*-cp*.whl"), key=lambda path: path.stat().st_mtime)
+    if not wheels:
+        raise SystemExit("no compiled wheel in dist/: run `make build-optimized` first")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        shutil.unpack_archive(wheels[-1], place, "zip")
+        shutil.copytree(HERE / "tests", place / "tests")
+        shutil.copy(HERE / "pyproject.toml", place)
+        asked = [sys.executable, "-c", "import gatewayd.proxy.forward as f; print(f.__file__)"]
+        used = subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout
+        if not used.strip().endswith(".so") or folder not in used:
+            raise SystemExit(f"not the compiled one: {used}")
+        for suite in ("tests/unit", "tests/simulated"):
+            run = [sys.executable, "-m", "pytest", "-q", suite]
+            subprocess.run(run, cwd=place, check=True)
+
+
+if __name__ == "__main__":
+    main()
