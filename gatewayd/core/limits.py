@@ -131,9 +131,10 @@ class AdaptiveLimit:
         self._failed = 0
         self._peak = 0  # requests in flight at most in this round
         self._wanted = max(self._SAMPLES, int(self.limit))
-        self._until_probe = 1  # rounds
-        self._probing = 0.0  # the limit to go back to; 0 = no probe
-        self._before = 0.0  # seconds, ere the probe halved the limit
+        self._until_probe = 2  # rounds; in the first one, a queue may only be forming
+        self._probing = 0.0  # the limit before a probe; 0 = no probe
+        self._loaded = 0.0  # seconds at that limit
+        self._before = 0.0  # seconds ere the limit was halved last
         self._stale = 0  # responses to come that were sent before that
         self._proven = 0.0  # the limit at the last probe
 
@@ -193,6 +194,7 @@ class AdaptiveLimit:
         collapsed = self.limit <= self.least or self.limit < self._proven / 2
         if self._until_probe <= 0 or (gradient < 1.0 and collapsed):
             self._probing = self.limit
+            self._loaded = mean
             self._halve(mean, in_flight)
 
     def _probed(self, mean: float, in_flight: int) -> None:
@@ -200,8 +202,10 @@ class AdaptiveLimit:
             self._halve(mean, in_flight)
             return
         self._floor = mean
-        self.limit, self._probing = self._probing, 0.0
-        self._proven = self.limit
+        # By Little's law, what kept the upstream busy without the queue that has come to light.
+        share = min(1.0, self._TOLERANCE * mean / self._loaded)
+        self.limit = self._proven = max(float(self.least), self._probing * share)
+        self._probing = 0.0
         self._until_probe = self._EVERY
 
     def _halve(self, mean: float, in_flight: int) -> None:
