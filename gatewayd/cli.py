@@ -161,7 +161,8 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
         gateway.privilegedStartService()
         gateway.startService()
     except CannotListenError as error:
-        where = f"{error.interface}:{error.port}" if error.interface else str(error.port)
+        port = error.port.decode() if isinstance(error.port, bytes) else error.port
+        where = f"{error.interface}:{port}" if error.interface else str(port)
         reason = getattr(error.socketError, "strerror", None) or error.socketError
         raise Refused(f"cannot listen on {where}: {reason}") from error
     except KeyError as error:

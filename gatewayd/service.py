@@ -542,7 +542,10 @@ class Sweeper(Service):
 
 
 def _names(upstream: str | dict[str, int]) -> list[str]:
-    return [upstream] if isinstance(upstream, str) else list(upstream)
+    """Of a route: none where it redirects or answers itself."""
+    if isinstance(upstream, str):
+        return [upstream] if upstream else []
+    return list(upstream)
 
 
 def _pause(reactor: Any, seconds: float) -> Deferred[None]:

@@ -150,7 +150,7 @@ class Networks:
 def _network(cidr: str) -> IPv4Network | IPv6Network:
     network = ip_network(cidr, strict=False)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is None or network.prefixlen < 96:
+    if mapped is None:
         return network
     return IPv4Network((mapped, network.prefixlen - 96))
 

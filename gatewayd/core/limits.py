@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from math import sqrt
 from typing import Final, NamedTuple
 
@@ -87,10 +87,8 @@ def client_key(address: str) -> str:
 
 def _network_of(address: str) -> str:
     try:
-        parsed = ip_address(address)
+        parsed = IPv6Address(address)
     except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
         return address
     if parsed.ipv4_mapped is not None:  # else all of IPv4 would share a /64
         return str(parsed.ipv4_mapped)

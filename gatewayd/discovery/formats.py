@@ -22,6 +22,7 @@ from gatewayd.core.addresses import Address, parse_host_port
 from gatewayd.core.endpoints import MAX_WEIGHT
 
 MAX_DATA: Final = 65536  # bytes of a node: an address with what people put beside it is far smaller
+_MAX_REASON: Final = 300  # characters of a reason, which quotes what it found
 _DUBBO_WEIGHT: Final = 100  # a dubbo provider's own default
 _HTTP_FAMILY: Final = ("http", "rest", "hessian", "webservice")  # dubbo's own protocol is none
 
@@ -49,10 +50,12 @@ def read_member(form: str, name: str, data: bytes, endpoint: str = "") -> tuple[
         raise Unreadable(f"{len(data)} bytes of data, over {MAX_DATA}")
     try:
         return _READERS[form](name, data, endpoint)
-    except Unreadable:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Unreadable(f"no {form} member: {type(error).__name__}: {error}") from error
+    except Unreadable as error:
+        raise Unreadable(str(error)[:_MAX_REASON]) from error
+    except KeyError as error:
+        raise Unreadable(f"no {form} member: {error} is missing") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"no {form} member: {error}"[:_MAX_REASON]) from error
 
 
 def reads_data(form: str) -> bool:

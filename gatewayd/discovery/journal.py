@@ -51,7 +51,7 @@ class Journal:
         self._warn = warn
         self.age = 0.0  # seconds, of what was read
         self._lock = Lock()  # guards the two below
-        self._next: Memberships | None = None
+        self._next: tuple[Memberships, float] | None = None
         self._writing = False
         self._failing = False
 
@@ -92,25 +92,30 @@ class Journal:
             self.file.replace(aside)
         self._warn(f"journal {self.file} is not to be believed ({why}): set aside as {aside}")
 
-    def write(self, memberships: Memberships) -> None:
-        """Write soon, in a thread; of several the newest wins."""
+    def write(self, memberships: Memberships, age: float = 0.0) -> None:
+        """Write soon, in a thread; of several the newest wins.
+
+        Args:
+            memberships: all of them.
+            age: seconds since they were known to be true.
+        """
         with self._lock:
-            self._next = memberships
+            self._next = memberships, self._wall() - age
             if self._writing:
                 return
             self._writing = True
         Thread(target=self._work, name="gatewayd-journal", daemon=True).start()
 
-    def _newest(self) -> Memberships | None:
+    def _newest(self) -> tuple[Memberships, float] | None:
         with self._lock:
             newest, self._next = self._next, None
             self._writing = newest is not None
             return newest
 
     def _work(self) -> None:
-        while (memberships := self._newest()) is not None:
+        while (newest := self._newest()) is not None:
             try:
-                self._put(_text(memberships, self._wall()))
+                self._put(_text(*newest))
                 self._failing = False
             except OSError as error:
                 if not self._failing:

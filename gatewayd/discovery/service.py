@@ -143,16 +143,21 @@ class Discovery:
         if told != self._told:
             self._told = told
             self._members.set_discovered(told)
-            self._service.remember()
+            if self.origin != "journal":
+                self._service.remember()
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
         due = rules_of.next_change(self.membership, now)
+        if due == float("inf"):
+            return
+        seconds = max(0.05, due - now)
         if self._timer is not None and self._timer.active():
+            # An earlier alarm stands: lists that come often must not put it off for ever.
+            if self._timer.getTime() <= self._service.clock.seconds() + seconds:
+                return
             self._timer.cancel()
-            self._timer = None
-        if due != float("inf"):
-            self._timer = self._service.clock.callLater(max(0.05, due - now), self._time_passed)
+        self._timer = self._service.clock.callLater(seconds, self._time_passed)
 
     def stop(self) -> None:
         """Change nothing any more."""
@@ -165,9 +170,7 @@ class Discovery:
         """For /status: where this knowledge comes from, how old it is, and what is held."""
         membership = self.membership
         service = self._service
-        session = service.session
-        reads = self.watcher is not None and not self.watcher.failing
-        live = session.state == CONNECTED and self.origin == "zookeeper" and reads
+        stale_for = self.stale_for(now)
         held = membership.held
         release = (
             f"a failed check or two failed connects of each, `gatewayd accept {self.name}`, or "
@@ -177,8 +180,10 @@ class Discovery:
             "path": self.source.path,
             "format": self.source.form,
             "origin": self.origin or None,
-            "state": "live" if live else ("stale" if membership.members else "unknown"),
-            "stale_for": None if live else self._stale_for(now),
+            "state": (
+                ("stale" if membership.members else "unknown") if stale_for is not None else "live"
+            ),
+            "stale_for": round(stale_for, 3) if stale_for is not None else None,
             "read_ago": round(now - membership.read_at, 3) if membership.read_at else None,
             "path_missing": bool(self.watcher is not None and self.watcher.missing),
             "unreadable": self.watcher.unreadable if self.watcher is not None else 0,
@@ -186,12 +191,15 @@ class Discovery:
             "released_by": release if held else None,
         }
 
-    def _stale_for(self, now: float) -> float:
-        """Seconds since this knowledge could last be trusted to be the newest."""
+    def stale_for(self, now: float) -> float | None:
+        """Seconds since this could last be trusted to be the newest; None = it can be now."""
         session = self._service.session
-        if session.state == CONNECTED or not session.connected_at:
-            return round(now - (self.membership.read_at or session.since), 3)
-        return round(now - session.away_since, 3)
+        if session.state != CONNECTED and session.connected_at and self.origin != "journal":
+            return now - session.away_since
+        failing = self.watcher is None or self.watcher.failing
+        if session.state == CONNECTED and self.origin == "zookeeper" and not failing:
+            return None
+        return now - (self.membership.read_at or session.since)
 
 
 class ZooKeeperService(Service):
@@ -347,20 +355,21 @@ class ZooKeeperService(Service):
     # --- what others ask
 
     def remember(self) -> None:
-        """Have the journal written."""
-        if self._journal is not None:
-            self._journal.write(
-                {
-                    name: (
-                        each.source.path,
-                        {
-                            address: known.weight
-                            for address, known in each.membership.members.items()
-                        },
-                    )
-                    for name, each in self.discoveries.items()
-                }
-            )
+        """Have the journal written, as of when the newest of it was known to be true."""
+        if self._journal is None:
+            return
+        now = self.now()
+        ages = [each.stale_for(now) or 0.0 for each in self.discoveries.values() if each.origin]
+        self._journal.write(
+            {
+                name: (
+                    each.source.path,
+                    {address: known.weight for address, known in each.membership.members.items()},
+                )
+                for name, each in self.discoveries.items()
+            },
+            min(ages, default=0.0),
+        )
 
     def fleet(self, path: str) -> Deferred[list[dict[str, Any]]]:
         """The gateways that are registered below a path; fails with ZooKeeperError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
@@ -64,11 +65,23 @@ def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str,
         port = adopt(reactor, fd, *([] if family == socket.AF_UNIX else [family]), factory)
     elif address.kind == "unix":
         path: Any = address.host
-        port = _UnixPort(path, factory, BACKLOG, mode=0o666, reactor=reactor, wantPID=True)
+        _remove_stale(address.host)
+        port = _UnixPort(path, factory, BACKLOG, mode=0o666, reactor=reactor)
     else:
         port = _Port(address.port, factory, BACKLOG, address.host, reactor)
     port.startListening()
     return port
+
+
+def _remove_stale(path: str) -> None:
+    """Take away a socket that nobody listens on: a killed process leaves it behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except OSError:
+            return  # no such file, or not ours to judge: binding says what is wrong
 
 
 def is_local(host: str) -> bool:

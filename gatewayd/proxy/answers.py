@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from gatewayd.core.errors import (
     CapacityFault,
@@ -16,6 +17,8 @@ from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import ResponseHead
 from gatewayd.http1.serialising import REASONS
 
+_NEVER = re.compile(rb"(?:^|;)\s*q=0(?:\.0*)?\s*(?:;|\Z)").search
+
 
 def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead, bytes]:
     """What a client is told of an error: its own faults in words, an upstream's only by name.
@@ -27,8 +30,7 @@ def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead,
     status = error.answer_status
     phrase = REASONS.get(status, b"Error").decode()
     detail = error.detail if isinstance(error, ClientFault | RoutingFault) else ""
-    accept = exchange.head.get(b"accept") or b""
-    if b"json" in accept.lower():
+    if _accepts_json(exchange.head.get(b"accept") or b""):
         problem = {
             "type": "about:blank",
             "title": phrase,
@@ -50,6 +52,15 @@ def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead,
     if isinstance(error, RateLimited):
         fields += error.fields
     return own_answer(exchange, status, kind, body, fields)
+
+
+def _accepts_json(accept: bytes) -> bool:
+    """Whether a client asks for JSON by name (RFC 9110 §12.5.1)."""
+    for member in accept.lower().split(b","):
+        kind, _, parameters = member.partition(b";")
+        if kind.strip() in (b"application/json", b"application/problem+json"):
+            return _NEVER(parameters) is None
+    return False
 
 
 def own_answer(

@@ -332,7 +332,7 @@ class ServerChannel:
                 added += b"Transfer-Encoding: chunked\r\n"
             else:
                 self._closing = True
-        if self._listener.draining or (ended and not exchange.received):
+        if (self._listener.draining and not self._buffer) or (ended and not exchange.received):
             self._closing = True
         if self._closing:
             added += b"Connection: close\r\n"
@@ -417,10 +417,10 @@ class ServerChannel:
 
     def close(self) -> None:
         """Leave politely: the listener closes, or makes room."""
-        if self._awaits <= _HEAD or self._awaits == _PROXY:
-            self._leave()
+        if self._buffer or self._awaits not in (_IDLE, _HEAD, _PROXY):
+            self._closing = not self._buffer  # what has come, if only in part, is still served
         else:
-            self._closing = True
+            self._leave()
 
     def _leave(self) -> None:
         self._awaits = _LINGER

@@ -22,6 +22,7 @@ class SiteClient:
     def __init__(self, request: Any, context: Context) -> None:
         """Args: request: Twisted's, whole. context: of the leaf that serves it."""
         self._request = request
+        request.defaultContentType = None  # what an upstream does not say, nobody says for it
         self._gone = False
         self.error: GatewayError | None = None
         now = context.clock()

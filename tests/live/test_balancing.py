@@ -248,20 +248,20 @@ def test_at_the_limit_requests_wait_in_order(
     start_daemon: StartDaemon, hold: tuple[ScriptedUpstream, Hold]
 ) -> None:
     upstream, holding = hold
-    daemon = start_daemon(limited(upstream))
-    first = [send(daemon, "/hold") for _ in range(2)]
-    upstream.wait_until(lambda: len(upstream.find("/hold")) == 2, what="two in flight")
+    daemon = start_daemon(limited(upstream, max_connections_per_endpoint=1))
+    first = [send(daemon, "/hold")]
+    upstream.wait_request("/hold")
     waiting = []
     for number in range(4):
         waiting.append(send(daemon, f"/wait/{number}"))
         eventually(lambda count=number + 1: pending(daemon) == count, what="one more pending")
-    assert len(upstream.requests) == 2
+    assert len(upstream.requests) == 1
     holding.release.set()
     for client in [*first, *waiting]:
         assert client.read_response().status == 200
         client.close()
-    assert [item.path for item in upstream.requests[2:]] == [f"/wait/{n}" for n in range(4)]
-    assert len(upstream.connections) == 2
+    assert [item.path for item in upstream.requests[1:]] == [f"/wait/{n}" for n in range(4)]
+    assert len(upstream.connections) == 1
 
 
 def test_a_full_queue_is_503_with_retry_after(

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import pytest_twisted
 import treq
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.web.client import Agent, readBody
+from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.resource import Resource
@@ -32,6 +31,7 @@ from gatewayd.proxy import ReverseProxyResource
 from gatewayd.upstreams import HTTPConnectionPool, Upstream, make_upstream
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
 
+pytest_twisted = pytest.importorskip("pytest_twisted")
 reactor: Any = installed
 PATIENCE = 10.0  # seconds, for what should come at once
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -156,6 +156,21 @@ class Client(Protocol):
 def in_time(awaited: Deferred[Any]) -> Deferred[Any]:
     """The same, but that it fails rather than waits for ever."""
     return awaited.addTimeout(PATIENCE, reactor)
+
+
+def turn(seconds: float = 0.01) -> Deferred[None]:
+    """The reactor goes on."""
+    passed: Deferred[None] = Deferred()
+    reactor.callLater(seconds, passed.callback, None)
+    return passed
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells of."""
+    end = reactor.seconds() + PATIENCE
+    while not holds():
+        assert reactor.seconds() < end, "it never came"
+        await turn()
 
 
 class Stage:
@@ -361,9 +376,7 @@ async def test_a_long_answer(stage: Stage) -> None:
     client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")  # type: ignore[union-attr]
     await client.until(b"\r\n\r\n")
     client.transport.pauseProducing()  # type: ignore[union-attr]
-    paused: Deferred[None] = Deferred()
-    reactor.callLater(0.2, paused.callback, None)
-    await paused
+    await turn(0.2)
     client.transport.resumeProducing()  # type: ignore[union-attr]
     await in_time(client.closed)
     assert head_and_body(client.received)[1] == body
@@ -388,6 +401,42 @@ async def test_keep_alive_on_both_sides(stage: Stage) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_old_client(stage: Stage) -> None:
+    """HTTP/1.0 gets no chunks; its connection's end is the body's."""
+    server = stage.server()
+    server.answer = lambda request: request.send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\nX-T: 1\r\n\r\n"
+    )
+    answer = await stage.ask(stage.front(server), b"GET / HTTP/1.0\r\n\r\n")
+    lines, body = head_and_body(answer)
+    assert (lines[0].partition(b" ")[2], body) == (b"200 OK", b"abcdef")
+    assert b"ransfer-" not in answer
+    assert b"X-T" not in answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_site_cannot_do(stage: Stage) -> None:
+    """No upgrade is asked for, and no interim answer relayed; what Connection names stops here."""
+    server = stage.server()
+    server.answer = lambda request: request.send(
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nConnection: x-hop\r\n"
+        b"X-Hop: 1\r\nContent-Length: 2\r\n\r\nok"
+    )
+    answer = await stage.get(
+        stage.front(server),
+        "/",
+        "Upgrade: websocket",
+        "Connection: upgrade, x-secret",
+        "X-Secret: 1",
+    )
+    assert head_and_body(answer) == ([b"HTTP/1.1 200 OK", b"Content-Length: 2"], b"ok")
+    (request,) = server.requests
+    assert request.get(b"upgrade") == []
+    assert request.get(b"x-secret") == []
+    assert request.get(b"connection") == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_below_a_path(stage: Stage) -> None:
     """As a child among others; the path stays whole."""
     server = stage.server()
@@ -408,10 +457,7 @@ async def test_several_endpoints(stage: Stage) -> None:
     assert isinstance(upstream, Upstream)
     front = stage.site(ReverseProxyResource(upstream))
     # The name's address comes from a thread.
-    while len(upstream.endpoints) < 2:
-        turn: Deferred[None] = Deferred()
-        reactor.callLater(0.01, turn.callback, None)
-        await turn
+    await until(lambda: len(upstream.endpoints) == 2)
     for _ in range(8):
         assert (await stage.get(front)).endswith(b"ok")
     assert (len(first.requests), len(second.requests)) == (6, 2)
@@ -584,7 +630,7 @@ class ToOnePlace:
 async def fetch(agent: Any, url: str) -> bytes:
     """A GET by an Agent, read to its end."""
     response = await in_time(agent.request(b"GET", url.encode(), Headers({b"User-Agent": [b"t"]})))
-    body: bytes = await in_time(readBody(response))
+    body: bytes = await in_time(treq.content(response))
     return body
 
 
@@ -659,11 +705,8 @@ async def test_agent_over_the_line(stage: Stage) -> None:
     first, second = (Deferred.fromCoroutine(fetch(agent, server.url())) for _ in range(2))
     with pytest.raises(QueueFull):
         await agent.request(b"GET", server.url().encode())
+    await until(lambda: bool(held))
     server.answer = lambda request: request.send(OK)
-    while not held:
-        turn: Deferred[None] = Deferred()
-        reactor.callLater(0.01, turn.callback, None)
-        await turn
     held[0].send(OK)
     assert await gatherResults([first, second]) == [b"ok", b"ok"]
 
@@ -675,10 +718,7 @@ async def test_agents_idle_timeout(stage: Stage) -> None:
     agent = Agent(reactor, pool=pool)  # type: ignore[arg-type]
     assert await fetch(agent, server.url()) == b"ok"
     await in_time(server.connections[0].lost)
-    while pool.ledger.open:
-        turn: Deferred[None] = Deferred()
-        reactor.callLater(0.01, turn.callback, None)
-        await turn
+    await until(lambda: not pool.ledger.open)
     assert await fetch(agent, server.url()) == b"ok"
     assert len(server.connections) == 2
 

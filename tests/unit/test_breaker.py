@@ -46,7 +46,9 @@ class Table(SynchronousTestCase):
             (HALF_OPEN, PROBE_FAILED, OPEN),
             (HALF_OPEN, PROBE_SUCCEEDED, CLOSED),
         ]
-        found = [(s, event, after) for s, row in TRANSITIONS.items() for event, after in row.items()]
+        found = [
+            (s, event, after) for s, row in TRANSITIONS.items() for event, after in row.items()
+        ]
         self.assertEqual(expected, found)
         self.assertEqual((CLOSED, OPEN, HALF_OPEN), STATES)
 
@@ -157,7 +159,8 @@ class Breaking(SynchronousTestCase):
         for _ in range(4):
             breaker.done(True, 1.0)
         self.assertEqual(
-            [5, 5, 4, 1, 1, 1], [breaker.retry_after(now) for now in (1.0, 1.1, 2.0, 5.5, 6.0, 99.0)]
+            [5, 5, 4, 1, 1, 1],
+            [breaker.retry_after(now) for now in (1.0, 1.1, 2.0, 5.5, 6.0, 99.0)],
         )
 
     def test_shown(self) -> None:

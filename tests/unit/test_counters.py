@@ -142,7 +142,10 @@ class CountersTests(SynchronousTestCase):
         self.assertEqual((other.pending, other.waited, other.rejected, other.changes), (0, 0, 0, 0))
         listener, route = counters.listener("web"), counters.route("api")
         self.assertEqual((listener.accepted, listener.open, listener.accept_paused), (0, 0, 0))
-        self.assertEqual((route.in_flight, route.tunnels), (0, 0))
+        self.assertFalse(listener.paused)
+        self.assertEqual((route.in_flight, route.tunnels, route.rate_limited), (0, 0, 0))
+        exchange = counters.exchange("web", "api", "a")
+        self.assertEqual((exchange.bytes_in, exchange.bytes_out, exchange.codes), (0, 0, {}))
 
     def test_retries(self) -> None:
         """Retries are counted by what failed and how the retry went."""

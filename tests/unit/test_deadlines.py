@@ -135,18 +135,18 @@ class WheelTests(SynchronousTestCase):
     def test_usual_tick(self) -> None:
         """Unless told otherwise a call is late by a tenth of a second at most."""
         wheel = Wheel(0.0)
-        wheel.arm(self.item, 1.0)
+        wheel.arm(self.item, 1.5)
         sweep_to(wheel, 2.0, step=0.01)
         (called,) = self.item.calls
-        self.assertTrue(1.0 <= called <= 1.1 + 1e-6, called)
+        self.assertTrue(1.5 <= called <= 1.6 + 1e-6, called)
 
     def test_back_and_forth(self) -> None:
         """A connection's life, long idle times and short waits by turns, leaves no trail of places."""
         for _ in range(300):
-            self.wheel.arm(self.item, self.wheel.now + 90.0)
             self.wheel.arm(self.item, self.wheel.now + 1.0)
+            self.item.deadline = self.wheel.now + 90.0
             sweep_to(self.wheel, self.wheel.now + 1.5)
-        self.assertEqual(len(self.item.calls), 300)
+        self.assertEqual(self.item.calls, [])
         self.assertLess(sum(map(len, self.wheel._slots.values())), 70)
 
     def test_nothing_kept(self) -> None:

@@ -11,6 +11,7 @@ from gatewayd.core.endpoints import (
     HELD,
     LAST_RESORT,
     LEAVING,
+    MAX_WEIGHT,
     STATES,
     UNCHECKED,
     Endpoint,
@@ -51,6 +52,12 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual((endpoint.name, endpoint.state), ("db.internal:81", UNCHECKED))
         self.assertEqual((endpoint.in_flight, endpoint.picks, endpoint.connect_failures), (0, 0, 0))
         self.assertEqual(endpoint.errors, {})
+        others = set(Endpoint.__slots__) - set(
+            ["address", "host", "label", "name", "port", "source", "state", "weight"]
+        )
+        self.assertEqual([name for name in others if getattr(endpoint, name)], [])
+        self.assertEqual(Endpoint(Member(Address("tcp", "::1", 1))).weight, 1, "unless written")
+        self.assertEqual(MAX_WEIGHT, 256)
 
     def test_authority(self) -> None:
         """preserve_host: false sends the endpoint as written, `:80` left out."""

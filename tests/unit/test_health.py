@@ -120,7 +120,8 @@ class Passive(SynchronousTestCase):
         health, members = made()
         one = members[0]
         said = [
-            health.served(one, bad, members, 101.0) for bad in (True, False, True, True, True, False)
+            health.served(one, bad, members, 101.0)
+            for bad in (True, False, True, True, True, False)
         ]
         self.assertEqual([False, False, False, True, False, False], said)
         self.assertEqual((EJECTED, 111.0), (one.state, one.ejected_until))

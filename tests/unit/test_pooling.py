@@ -114,6 +114,16 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual((evicted, repr(tested)), ("old", "<Ledger open=3 idle=2 hits=0 misses=4>"))
         self.assertEqual([tested.take("a", STOCK), tested.take("a", FAST)], ["young", "fast"])
 
+    def test_evicts_ours(self) -> None:
+        """The Agent's door makes room the same way."""
+        tested = ledger(max_open=2)
+        for name in ("old", "young"):
+            tested.opening("a", FAST)
+            tested.keep("a", FAST, name)
+        self.assertEqual(tested.opening("a", STOCK), "old")
+        self.assertTrue(tested.keep("a", STOCK, "agent's"))
+        self.assertEqual((tested.open, tested.idle, tested.opening("a", STOCK)), (2, 2, "young"))
+
     def test_evicts_own_kind(self) -> None:
         """Who wants a fresh connection though one of its kind is idle gets it within the limit."""
         tested = ledger(max_open=1)
@@ -189,7 +199,7 @@ class ModelTests(SynchronousTestCase):
     """Any history, against sets of names."""
 
     @quick
-    @given(steps, st.integers(0, 5), st.integers(0, 3), st.integers(0, 4))
+    @given(steps, st.integers(0, 5), st.integers(0, 3), st.sampled_from([0, 1, 1, 2, 3]))
     def test_history(self, history: list[Step], max_idle: int, each: int, max_open: int) -> None:
         """Counts are those of the sets, limits hold, and nobody is given a connection twice."""
         tested = ledger(max_idle, each, max_open)

@@ -84,7 +84,9 @@ class Budgets(SynchronousTestCase):
     @given(
         st.sampled_from((0.0, 0.2, 0.5, 1.0)),
         st.lists(
-            st.tuples(st.sampled_from((0.0, 0.1, 0.9, 3.0, 12.0)), st.integers(0, 20), st.integers(0, 9)),
+            st.tuples(
+                st.sampled_from((0.0, 0.1, 0.9, 3.0, 12.0)), st.integers(0, 20), st.integers(0, 9)
+            ),
             max_size=25,
         ),
     )
