@@ -169,7 +169,6 @@ class Discovery:
     def shown(self, now: float) -> dict[str, Any]:
         """For /status: where this knowledge comes from, how old it is, and what is held."""
         membership = self.membership
-        service = self._service
         stale_for = self.stale_for(now)
         held = membership.held
         release = (

@@ -214,8 +214,12 @@ class Watcher:
         )
 
     def _data_changed(self, event: str, name: str, this_round: int) -> None:
-        if this_round != self._round or name not in self._nodes or event == "deleted":
-            return  # a deleted child is the children's watch's business
+        if this_round != self._round or name not in self._nodes:
+            return
+        if event == "deleted":
+            # The children's watch's business; but if it is there again by then, it is another one.
+            self._stale.add(name)
+            return
         self._count("data")
         self._read_node(name, this_round)
 

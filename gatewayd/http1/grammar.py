@@ -7,7 +7,8 @@ remembered with its kind. Strictness is in the classification, the memo only rep
 The memo must stay small and useful under hostile traffic. Lines over 256 bytes, cookies and
 credentials never enter. A name may own SLOTS lines; once they are taken, its further lines are
 classified each time, and after REFUSALS of them its lines are forgotten and it begins anew, so that
-a Date that changes each second stays remembered and a trace id that never repeats stays out.
+a Date that changes each second stays remembered and a trace id that never repeats stays out. Of names
+whose lines stay out the kind is remembered instead, so that only their values are looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Final
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 # RFC 9110 §5.5: visible, blank and obs-text bytes; no CR, LF, NUL, other control or DEL. No space
 # stands before the colon (RFC 9112 §5.1), and a line that begins with one (obs-fold) has no token.
-_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*\Z").match
+_CONTENT: Final = rb"[\t\x20-\x7e\x80-\xff]*\Z"
+_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):" + _CONTENT).match
+_VALUE: Final = re.compile(_CONTENT).match
 is_token: Final = re.compile(TOKEN + rb"\Z").match
 BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n").search
 
@@ -38,34 +41,48 @@ class LineMemo:
         self.known: dict[bytes, int] = {}
         self._kind_of = kind_of
         self._owned: dict[bytes, list[bytes]] = {}
-        self._refused: dict[bytes, int] = {}
+        self._out: dict[bytes, list[int]] = {}  # names as spelt: their kind, lines until they may enter
 
     def classify(self, line: bytes) -> int:
         """The kind of a line that the memo does not know, or -1 if it is malformed."""
+        name, _, value = line.partition(b":")
+        out = self._out.get(name)
+        if out is not None and _VALUE(value) is not None:
+            out[1] -= 1
+            if not out[1]:
+                self._let_in(name)
+            return out[0]
         match = _FIELD(line)
         if match is None:
             return -1
-        name = match.group(1).lower()
-        kind = self._kind_of(name)
-        if len(line) <= _LINE_BYTES and name not in _SECRET:
-            self._remember(name, line, kind)
+        lower = match.group(1).lower()
+        kind = self._kind_of(lower)
+        if lower in _SECRET:
+            self._keep_out(name, kind, -1)
+        elif len(line) <= _LINE_BYTES:
+            self._remember(name, lower, line, kind)
         return kind
 
-    def _remember(self, name: bytes, line: bytes, kind: int) -> None:
+    def _keep_out(self, name: bytes, kind: int, lines: int) -> None:
+        if len(self._out) >= _ENTRIES // 4:
+            self._out.clear()
+        self._out[name] = [kind, lines]
+
+    def _let_in(self, name: bytes) -> None:
+        """A name's lines have been refused for long enough: its slots are free again."""
+        del self._out[name]
+        for old in self._owned.pop(name.lower(), ()):
+            self.known.pop(old, None)
+
+    def _remember(self, spelt: bytes, name: bytes, line: bytes, kind: int) -> None:
         owned = self._owned.get(name)
         if owned is None:
             if len(self._owned) >= _ENTRIES // 4:
                 self._forget_all()
             owned = self._owned[name] = []
         if len(owned) >= _SLOTS:
-            refused = self._refused.get(name, 0) + 1
-            self._refused[name] = refused
-            if refused < _REFUSALS:
-                return
-            self._refused[name] = 0
-            for old in owned:
-                self.known.pop(old, None)
-            owned.clear()
+            self._keep_out(spelt, kind, _REFUSALS)
+            return
         if len(self.known) >= _ENTRIES:
             self._forget_all()
             owned = self._owned[name] = []
@@ -75,4 +92,4 @@ class LineMemo:
     def _forget_all(self) -> None:
         self.known.clear()
         self._owned.clear()
-        self._refused.clear()
+        self._out.clear()

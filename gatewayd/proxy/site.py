@@ -11,9 +11,7 @@ from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.net.flow import Flow
 from gatewayd.proxy.context import Context
 
-_SITES_OWN = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade")
-)
+_SITES_OWN = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 
 
 class SiteClient:

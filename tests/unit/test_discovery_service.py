@@ -181,7 +181,7 @@ class Starts(DiscoveryTestCase):
         self.assertEqual({label(1), label(2)}, known.picked())
         self.assertLess(known.shown()["stale_for"], 1300)
         known.stop()
-        self.clock.advance(2400)
+        self.clock.advance(3100)
         old = self.gateway().start(connected=False)
         self.assertFalse(old.upstream.known)
         self.assertIn("h old: ignored (journal_max_age)", old.said[0])
@@ -289,7 +289,7 @@ class Away(DiscoveryTestCase):
             self.clock.advance(0.01)
             for number, each in enumerate(fleet):
                 if each.client.reads:
-                    began.setdefault(number, round(self.clock.seconds(), 2))
+                    began.setdefault(number, round(self.clock.seconds() - 1000, 2))
         self.assertEqual(20, len(began))
         self.assertLessEqual(max(began.values()), 0.51)
         self.assertGreater(len(set(began.values())), 10)
@@ -342,7 +342,6 @@ class Steady(DiscoveryTestCase):
         gateway.client.connect()
         self.clock.advance(0.6)
         for weight in range(12):  # lists that come and come put nothing off
-            self.assertEqual(2, gateway.shown()["held"] or 2)
             self.zookeeper.set(f"{PATH}/{label(3)}", f"{label(3)} weight={weight}".encode())
             self.clock.advance(0.1)
         self.assertEqual(labels(3), gateway.standings())

@@ -131,7 +131,7 @@ class MemoTests(SynchronousTestCase):
         """After 4096 lines refused, a name forgets its old ones; other names keep theirs."""
         tested = memo()
         tested.classify(b"Host: a")
-        for number in range(64 + 4095):
+        for number in range(64 + 4097):
             tested.classify(b"Date: %d" % number)
         self.assertIn(b"Date: 0", tested.known)
         tested.classify(b"Date: new")

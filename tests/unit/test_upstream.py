@@ -9,14 +9,16 @@ from typing import Any, ClassVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.balancers import Balancer, balancer_named
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import ConnectFailed, NoEndpoint, PendingTimeout, QueueFull
+from gatewayd.upstreams import make_upstream
 from gatewayd.upstreams.upstream import Split, Upstream
-from tests.unit.upstream_fakes import World, member
+from tests.unit.upstream_fakes import FakeDialer, World, member
 
 
 class Waits(Balancer):
@@ -582,3 +584,55 @@ class Splits(UpstreamTestCase):
         split = Split([(lost, 50), (able, 50), (new, 50)], Random(7))
         self.assertEqual({"able", "new"}, set(self.drawn(split, 200)))
         self.assertEqual({"lost": 9}, self.drawn(Split([(lost, 1)], Random(7)), 9))
+
+
+class Standalone(SynchronousTestCase):
+    """make_upstream: one for somebody else's program."""
+
+    def make(self, endpoints: Any, **options: Any) -> Upstream:
+        """One on a clock."""
+        self.reactor: Any = MemoryReactorClock()
+        return make_upstream(self.reactor, endpoints, random=Random(1), **options)
+
+    def test_ready(self) -> None:
+        """Members, weights and options are as they were given."""
+        upstream = self.make({"10.0.0.1:80": 3, "[fd00::1]:80": 1}, name="mine", max_idle=7)
+        self.assertEqual(
+            [("10.0.0.1:80", 3), ("[fd00::1]:80", 1)],
+            [(each.label, each.weight) for each in upstream.endpoints],
+        )
+        self.assertEqual(("mine", 7), (upstream.name, upstream.pool.ledger.max_idle))
+        self.assertEqual("<Upstream mine endpoints=2 waiting=0>", repr(upstream))
+
+    def test_deadlines_are_swept(self) -> None:
+        """On the reactor's own time; one that fails leaves the others theirs."""
+        upstream = self.make([], pending_timeout=1.0)
+        first: Any = upstream.pick(None)
+        first.addErrback(lambda failure: 1 // 0)
+        second: Any = upstream.pick(None)
+        for _ in range(13):
+            self.reactor.advance(0.1)
+        self.failureResultOf(first, ZeroDivisionError)
+        self.failureResultOf(second, PendingTimeout)
+
+    def test_closed(self) -> None:
+        """Without connections at once; no timer is left."""
+        upstream = self.make(["10.0.0.1:80"])
+        self.assertEqual(1, len(self.reactor.getDelayedCalls()))
+        self.successResultOf(upstream.close())
+        self.assertEqual([], self.reactor.getDelayedCalls())
+        self.successResultOf(upstream.close())
+
+    def test_closed_while_it_connects(self) -> None:
+        """Swept on until that is over."""
+        upstream = self.make(["10.0.0.1:80"])
+        dialer = FakeDialer()
+        self.patch(upstream.pool, "_dialer", dialer)
+        connecting: Any = upstream.pool.acquire(upstream.endpoints[0])
+        closed = upstream.close()
+        self.assertNoResult(closed)
+        dialer.dials[0].fail(ConnectionRefusedError())
+        self.failureResultOf(connecting, ConnectFailed)
+        self.reactor.advance(0.1)
+        self.successResultOf(closed)
+        self.assertEqual([], self.reactor.getDelayedCalls())
