@@ -131,9 +131,10 @@ class MemoTests(SynchronousTestCase):
         """After 4096 lines refused, a name forgets its old ones; other names keep theirs."""
         tested = memo()
         tested.classify(b"Host: a")
-        for number in range(64 + 4097):
+        for number in range(64 + 4096):
             tested.classify(b"Date: %d" % number)
         self.assertIn(b"Date: 0", tested.known)
+        tested.classify(b"Date: the last that is refused")
         tested.classify(b"Date: new")
         self.assertEqual(tested.known, {b"Host: a": 4, b"Date: new": 4})
         tested.classify(b"Date: newer")
