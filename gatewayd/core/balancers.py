@@ -11,14 +11,15 @@ quantised to fit. Measured prices are in docs/performance.md.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from importlib import import_module
-from itertools import cycle
+from itertools import chain, cycle
 from math import exp, gcd
 from random import Random
 from time import monotonic
@@ -33,6 +34,8 @@ _POINTS: Final = 128  # per unit of weight where there is room: shares within ab
 _MEMO: Final = 65_536
 _MEMO_KEY: Final = 256  # bytes of a key that is remembered: strangers choose keys, at any length
 _BUCKETS: Final = 256
+_SHORT: Final = 8  # endpoints' places that one random byte chooses among
+_DRAWN: Final = 4096  # random bytes at a time
 
 T = TypeVar("T")
 Slices = Generator[None, None, T]
@@ -157,34 +160,49 @@ class RoundRobin(_Scheduled):
 
 
 class RandomChoice(_Scheduled):
-    """Chance, by weight."""
+    """Chance, by weight.
+
+    Random bytes choose from a table that holds the schedule over and over, so that a pick runs in C from end
+    to end: drawing an index with `random()` costs three times as much. One byte is enough for a short
+    schedule, whose shares are then within 3% of what the weights say; two bytes' table fits no near cache.
+    """
 
     def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
         """As Balancer."""
         super().__init__(endpoints, random=random, **made)
         if self.schedule:
-            self.next = self._draw
-            self._unit = random.random
-            self._count = len(self.schedule)
+            size = len(self.schedule)
+            width = "B" if size <= _SHORT else "H"
+            places = 256 ** array(width).itemsize
+            table = (list(self.schedule) * (places // size + 1))[:places]
+            self.next = chain.from_iterable(_draws(table, width, random)).__next__
 
-    def _draw(self) -> Endpoint:
-        return self.schedule[int(self._unit() * self._count)]
+
+def _draws(table: list[Endpoint], width: str, random: Random) -> Iterator[Iterator[Endpoint]]:
+    while True:
+        yield map(table.__getitem__, array(width, random.randbytes(_DRAWN)))
 
 
 class PowerOfTwo(RandomChoice):
     """The less loaded of two drawn by weight (Mitzenmacher, 2001; nginx `random two`, Envoy)."""
 
+    def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
+        """As Balancer."""
+        super().__init__(endpoints, random=random, **made)
+        if self.next is not None:
+            self._chance = self.next
+            self.next = self._draw
+
     def _draw(self) -> Endpoint:
-        schedule = self.schedule
-        first = schedule[int(self._unit() * self._count)]
-        second = schedule[int(self._unit() * self._count)]
+        first = self._chance()
+        second = self._chance()
         # Equal chances already follow the weights, so the load alone is compared, per weight.
         if second.in_flight * first.weight < first.in_flight * second.weight:
             return second
         return first
 
 
-class PeakEwma(RandomChoice):
+class PeakEwma(PowerOfTwo):
     """Of two drawn by weight the one that promises the sooner answer (Finagle's Peak EWMA).
 
     What an endpoint promises is its response time, which jumps up at once and decays as time goes by,
@@ -207,9 +225,8 @@ class PeakEwma(RandomChoice):
         self._clock = clock
 
     def _draw(self) -> Endpoint:
-        schedule = self.schedule
-        first = schedule[int(self._unit() * self._count)]
-        second = schedule[int(self._unit() * self._count)]
+        first = self._chance()
+        second = self._chance()
         if first is second:
             return first
         now = self._clock()

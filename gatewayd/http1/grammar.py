@@ -41,7 +41,9 @@ class LineMemo:
         self.known: dict[bytes, int] = {}
         self._kind_of = kind_of
         self._owned: dict[bytes, list[bytes]] = {}
-        self._out: dict[bytes, list[int]] = {}  # names as spelt: their kind, lines until they may enter
+        self._out: dict[
+            bytes, list[int]
+        ] = {}  # names as spelt: their kind, lines until they may enter
 
     def classify(self, line: bytes) -> int:
         """The kind of a line that the memo does not know, or -1 if it is malformed."""

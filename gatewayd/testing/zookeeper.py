@@ -138,13 +138,20 @@ class MemoryClient:
 
     def get_children_and_watch(self, path: str) -> tuple[Deferred[list[str]], Deferred[str]]:
         """As Client."""
-        watch = self.zookeeper.watch("children", path)
+        watch = self._watch("children", path)
         return self.get_children(path), watch
 
     def get_and_watch(self, path: str) -> tuple[Deferred[Node], Deferred[str]]:
         """As Client."""
-        watch = self.zookeeper.watch("data", path)
+        watch = self._watch("data", path)
         return self.get(path), watch
+
+    def _watch(self, kind: str, path: str) -> Deferred[str]:
+        """A read that fails leaves no watch behind."""
+        zookeeper = self.zookeeper
+        if self._up and path in zookeeper.nodes and path not in zookeeper.forbidden:
+            return zookeeper.watch(kind, path)
+        return Deferred()
 
     def exists_and_watch(self, path: str) -> tuple[Deferred[bool], Deferred[str]]:
         """As Client."""

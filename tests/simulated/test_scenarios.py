@@ -215,7 +215,7 @@ def test_mistakes() -> None:
     for start in (
         f"{file}:2:11: duration: ",
         f"{file}:3:25: traffic[0].form: ",
-        f"{file}:5:45: events[0].do: ",
+        f"{file}:5:46: events[0].do: ",
     ):
         assert any(line.startswith(start) for line in lines), lines
 

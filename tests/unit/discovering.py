@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -170,7 +171,9 @@ class DiscoveryTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.patch(journals, "Thread", AtOnce)
-        self.journal = Path(self.mktemp())
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.journal = Path(directory.name) / "membership.json"
 
     def register(self, *numbers: int, path: str = PATH, owner: int = 0) -> None:
         """Members register: 10.0.0.N:80, each as the node's name."""

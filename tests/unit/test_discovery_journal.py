@@ -8,6 +8,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,8 +52,9 @@ class JournalTestCase(SynchronousTestCase):
     """A journal in a folder of its own, on a clock."""
 
     def setUp(self) -> None:
-        self.file = Path(self.mktemp()) / "membership.json"
-        self.file.parent.mkdir(parents=True)
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.file = Path(directory.name) / "membership.json"
         self.wall = 1_700_000_000.0
         self.warnings: list[str] = []
         self.threads = Threads()
