@@ -47,9 +47,9 @@ class LineMemo:
 
     def classify(self, line: bytes) -> int:
         """The kind of a line that the memo does not know, or -1 if it is malformed."""
-        name, _, value = line.partition(b":")
+        name, colon, value = line.partition(b":")
         out = self._out.get(name)
-        if out is not None and _VALUE(value) is not None:
+        if out is not None and colon and _VALUE(value) is not None:
             out[1] -= 1
             if not out[1]:
                 self._let_in(name)

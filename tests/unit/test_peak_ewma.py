@@ -41,7 +41,7 @@ class Farm:
             self.clock.advance(self.random.expovariate(self.rate))
             now = self.clock.seconds()
             while self._ends and self._ends[0][0] <= now:
-                _, _, endpoint, began = heapq.heappop(self._ends)
+                _, _, endpoint, _began = heapq.heappop(self._ends)
                 failed = endpoint in self.failing
                 release(self.balancer, endpoint, self.seconds[endpoint], failed)
             endpoint = use(self.balancer)
