@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
-.PHONY: run test build-optimized unit-optimized unit live lint fuzz packaging debian-set coverage benchmark benchmark-quick profile memprofile clean
+.PHONY: run test lint unit coverage trial live zookeeper simulated packaging debian-set fuzz \
+	build-optimized unit-optimized benchmark benchmark-quick profile memprofile clean
 
 run: $(STAMP)
 	$(BIN)/gatewayd demo
@@ -17,8 +18,9 @@ $(STAMP): $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# Everything that must hold before a change lands; slower runs have targets of their own.
-test: lint coverage live packaging debian-set
+# Everything that must hold before a change lands, two at a time; slower runs have targets of their own.
+test: $(STAMP)
+	$(MAKE) --jobs=2 --output-sync=target lint coverage trial live zookeeper simulated packaging debian-set
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,18 +28,27 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The same tests under both runners: pytest for people, trial because a Twisted project is read by it.
-unit: $(STAMP)
-	$(BIN)/python -m twisted.trial --temp-directory=build/trial tests.unit
-	$(BIN)/python -m pytest tests/unit
+# The same unit tests under both runners: pytest for people, trial because a Twisted project is read by it.
+unit: coverage trial
 
-coverage: unit
+coverage: $(STAMP)
 	$(BIN)/coverage run --data-file=build/coverage -m pytest tests/unit
 	$(BIN)/coverage report --data-file=build/coverage --fail-under=100
 
+trial: $(STAMP)
+	$(BIN)/python -m twisted.trial --temp-directory=build/trial tests.unit
+
+# The daemon from the outside, over real sockets, and the parsers under fire.
 live: $(STAMP)
-	$(BIN)/python -m pytest tests/live
+	$(BIN)/python -m pytest --ignore=tests/live/zookeeper tests/live
 	$(BIN)/python -m tests.fuzz --seconds 20
+
+# With Debian's ZooKeeper, which is installed or unpacked into build/.
+zookeeper: $(STAMP)
+	$(BIN)/python -m pytest tests/live/zookeeper
+
+simulated: $(STAMP)
+	$(BIN)/python -m pytest -s tests/simulated
 
 packaging: $(STAMP)
 	$(BIN)/python -m tests.packaging

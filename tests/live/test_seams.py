@@ -127,7 +127,7 @@ class Client(Protocol):
     """A raw client."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.closed: Deferred[Any] = Deferred()
         self._wanted: list[tuple[bytes, Deferred[Any]]] = []
 
@@ -225,7 +225,7 @@ class Stage:
         client = await self.connect(port)
         client.transport.write(request)  # type: ignore[union-attr]
         await in_time(client.closed)
-        return client.received
+        return bytes(client.received)
 
     async def get(self, port: Any, path: str = "/", *fields: str, method: str = "GET") -> bytes:
         """A request without a body, and its answer."""
@@ -251,11 +251,12 @@ def stage() -> Iterator[Stage]:
     pytest_twisted.blockon(Deferred.fromCoroutine(made.end()))
 
 
-def head_and_body(answer: bytes) -> tuple[list[bytes], bytes]:
+def head_and_body(answer: bytes | bytearray) -> tuple[list[bytes], bytes]:
     """The lines of an answer's head, Server, Date and ids left out, and its body."""
     head, _, body = answer.partition(b"\r\n\r\n")
     own = (b"server:", b"date:", b"x-request-id:", b"via:", b"connection:")
-    return [line for line in head.split(b"\r\n") if not line.lower().startswith(own)], body
+    lines = [bytes(line) for line in head.split(b"\r\n") if not line.lower().startswith(own)]
+    return lines, bytes(body)
 
 
 # A resource in somebody else's Site.
@@ -364,22 +365,56 @@ async def test_streaming(stage: Stage) -> None:
     )
 
 
+class Source:
+    """Sends as much as its connection takes."""
+
+    def __init__(self, request: Request, size: int) -> None:
+        self.sent = 0
+        self._size = size
+        self._transport: Any = request.connection.transport
+        self._paused = False
+        request.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        self._transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """Twisted: enough for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Twisted: go on."""
+        self._paused = False
+        while not self._paused and self.sent < self._size:
+            self.sent += len(PIECE)
+            self._transport.write(PIECE)
+        if self.sent == self._size:
+            self._transport.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        """Twisted: the connection is no more."""
+
+
+PIECE = bytes(range(256)) * 256
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_long_answer(stage: Stage) -> None:
-    """16 MiB, each byte once, though the client reads slower than the upstream writes."""
+    """64 MiB, each byte once; while the client does not read, the upstream cannot send."""
     server = stage.server()
-    body = bytes(range(256)) * 65536
-    server.answer = lambda request: request.send(
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
+    sources: list[Source] = []
+    size = 64 << 20
+    server.answer = lambda request: sources.append(Source(request, size))
     client = await stage.connect(stage.front(server))
     client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")  # type: ignore[union-attr]
     await client.until(b"\r\n\r\n")
     client.transport.pauseProducing()  # type: ignore[union-attr]
+    await turn(0.5)
+    held = sources[0].sent
     await turn(0.2)
+    assert sources[0].sent == held < size
     client.transport.resumeProducing()  # type: ignore[union-attr]
     await in_time(client.closed)
-    assert head_and_body(client.received)[1] == body
+    assert head_and_body(client.received)[1] == PIECE * (size // len(PIECE))
 
 
 @pytest_twisted.ensureDeferred

@@ -515,7 +515,8 @@ def test_descriptors_do_not_leak(pair: Pair) -> None:
     for _ in range(6):
         crowd()
     eventually(lambda: pair.daemon.sample("client_connections") == 0)
-    eventually(lambda: count() <= before + 8, what="descriptors as before")
+    # A leak of one for each cut download would be 48; a pipe more for each at once is none.
+    eventually(lambda: count() <= before + 40, what="descriptors as before")
 
 
 def test_time_of_a_gigabyte_is_not_absurd(pair: Pair) -> None:

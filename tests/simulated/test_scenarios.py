@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_breaker_spares_a_dead_upstream() -> None:
     simulator.traffic(100.0, until=10.0)
     report = simulator.run(10.0)
     assert asked[0] < 10
-    assert [after - before for before, after in zip(asked, asked[1:], strict=False)] == [1] * 4
+    assert [after - before for before, after in pairwise(asked)] == [1] * 4
     assert report.failures[-1][0] < 6.5
 
 

@@ -179,8 +179,19 @@ upstreams:
     health_check: {path: /healthz, interval: 5s, timeout: 2s, healthy: 2, unhealthy: 3, expect: [200-399], body: "", host: "", headers: {}, port: 0, tcp: false}
     circuit_breaker: {error_rate: 50%, window: 10s, min_requests: 20, open_for: 5s}
     adaptive_limit: {min: 4, max: 1000}
+    zookeeper: {path: /services/users, format: plain, endpoint: "", removal_grace: 15s, max_shrink: 50%, hold_for: 1h}
+    members_allow: [10.0.0.0/8]
   users-canary:
     endpoints: [127.0.0.1:2005]
+zookeeper:
+  hosts: 127.0.0.1:2181
+  session_timeout: 10s
+  connect_timeout: 10s
+  watch_timeout: 10s
+  auth: []
+  journal: /var/lib/gatewayd/membership.json
+  journal_max_age: 24h
+  register: {path: /gateways}
 """
 
 # Forms that are easily refused by mistake.
@@ -722,7 +733,7 @@ GOLDEN: dict[str, dict[str, tuple[str, list[str]]]] = {
         "nobody in them": (
             LISTENERS + "upstreams: {u: {endpoints: []}}\n",
             [
-                "f:2:13: upstreams.u: no endpoints; name at least one, such as endpoints: [127.0.0.1:8080]",
+                "f:2:13: upstreams.u: no members; name at least one, such as endpoints: [127.0.0.1:8080], or a zookeeper path",
             ],
         ),
         "no list": (
@@ -871,6 +882,62 @@ GOLDEN: dict[str, dict[str, tuple[str, list[str]]]] = {
                 'f:8:16: logging.access.to: expected text, found nothing; write "" for an empty one',
                 "f:8:30: logging.access.format: expected one of combined, json, found 'x'",
                 "f:8:40: logging.access.omit[0]: expected one of query, user_agent, referer, client_ip, found 'querry'; did you mean query?",
+            ],
+        ),
+    },
+    "ZooKeeper": {
+        "nowhere": (
+            upstream("zookeeper: {path: /x, format: plain}"),
+            [
+                "f:5:5: upstreams.u.zookeeper: needs a section zookeeper: {hosts: ...} that says where ZooKeeper is",
+            ],
+        ),
+        "no format": (
+            upstream("zookeeper: {path: /x}") + "zookeeper: {hosts: h:2181}\n",
+            [
+                "f:5:16: upstreams.u.zookeeper.format: required",
+            ],
+        ),
+        "words of an upstream": (
+            upstream(
+                "zookeeper: {path: x, format: plan, endpoint: http, removal_grace: 5, max_shrink: 5, hold_for: x}",
+                "members_allow: [x]",
+            )
+            + "zookeeper: {hosts: h:2181}\n",
+            [
+                "f:5:23: upstreams.u.zookeeper.path: 'x' is no path of a node, such as /services/users",
+                "f:5:34: upstreams.u.zookeeper.format: expected one of plain, serverset, curator, nerve, dubbo, found 'plan'; did you mean plain?",
+                "f:5:40: upstreams.u.zookeeper.endpoint: is for format: serverset",
+                "f:5:71: upstreams.u.zookeeper.removal_grace: expected a duration such as 250ms, 5s, 2m or 1h, found '5'",
+                "f:5:86: upstreams.u.zookeeper.max_shrink: expected a share such as 50%, from 0% to 100%, found '5'",
+                "f:5:99: upstreams.u.zookeeper.hold_for: expected a duration such as 250ms, 5s, 2m or 1h, found 'x'",
+                "f:6:21: upstreams.u.members_allow[0]: 'x' is no network; write 10.0.0.0/8, 192.0.2.7 or fd00::/8",
+            ],
+        ),
+        "an endpoint of what has none": (
+            upstream("zookeeper: {path: /x, format: plain, endpoint: http}")
+            + "zookeeper: {hosts: h:2181}\n",
+            [
+                "f:5:42: upstreams.u.zookeeper.endpoint: is for format: serverset",
+            ],
+        ),
+        "words of the ensemble": (
+            BASE
+            + "zookeeper: {hosts: 'h:2181,h', session_timeout: 0, auth: [user], journal_max_age: x, register: {}, regster: {path: /x}}\n",
+            [
+                "f:3:20: zookeeper.hosts: 'h' has no port; write host:port, or [v6]:port",
+                "f:3:49: zookeeper.session_timeout: must be more than 0",
+                "f:3:59: zookeeper.auth[0]: expected digest:user:password",
+                "f:3:83: zookeeper.journal_max_age: expected a duration such as 250ms, 5s, 2m or 1h, found 'x'",
+                "f:3:96: zookeeper.register.path: required",
+                "f:3:100: zookeeper.regster: no such key; did you mean register?",
+            ],
+        ),
+        "chroots": (
+            BASE + "zookeeper: {hosts: 'h:2181/../x', register: {path: x/}}\n",
+            [
+                "f:3:20: zookeeper.hosts: '/../x' is no path of a node, such as /services/users",
+                "f:3:52: zookeeper.register.path: 'x/' is no path of a node, such as /services/users",
             ],
         ),
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -109,7 +110,7 @@ class Timing(CheckerTestCase):
         for label in ("a:1", "b:1"):
             times = self.checks.times(label)
             self.assertLess(times[0], 0.2)
-            gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+            gaps = [after - before for before, after in pairwise(times)]
             self.assertTrue(all(4.4 <= gap <= 5.6 for gap in gaps), gaps)
             self.assertGreater(len({round(gap, 2) for gap in gaps}), 3)
         self.assertEqual("<HealthChecker u endpoints=2>", repr(self.checker))
@@ -131,7 +132,7 @@ class Timing(CheckerTestCase):
         self.world.advance(60.0)
         self.assertEqual(1, self.checks.most)
         times = self.checks.times("a:1")
-        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(times)]
         self.assertTrue(all(6.4 <= gap <= 7.7 for gap in gaps), gaps)
         self.assertEqual([UNHEALTHY, HEALTHY], self.states())
 

@@ -62,6 +62,10 @@ class Golden(SynchronousTestCase):
         """Where to."""
         self.compare("Upstreams")
 
+    def test_zookeeper(self) -> None:
+        """Members from there."""
+        self.compare("ZooKeeper")
+
     def test_admin_and_logs(self) -> None:
         """What operators see."""
         self.compare("AdminAndLogs")
@@ -130,6 +134,11 @@ class Keys(SynchronousTestCase):
             (users.health_check, users.circuit_breaker, users.adaptive_limit),
         )
         self.assertEqual(schema.RateLimit(rate=100.0, burst=200), config.routes[0].rate_limit)
+        self.assertEqual(schema.Registered(path="/services/users", format="plain"), users.zookeeper)
+        self.assertEqual(
+            schema.ZooKeeper(hosts="127.0.0.1:2181", register=schema.Register(path="/gateways")),
+            config.zookeeper,
+        )
         self.assertEqual(schema.Redirect(to="/", status=308), schema.Redirect(to="/"))
         off = fine(WITHOUT).config
         self.assertEqual(
@@ -236,10 +245,7 @@ NOT_YET = {
     ("Route", "auth"): [routes("upstream: u, auth: {}")],
     ("Route", "cors"): [routes("upstream: u, cors: {}")],
     ("Route", "compress"): [routes("upstream: u, compress: {}")],
-    ("Upstream", "zookeeper"): [upstream("zookeeper: {path: /x, format: plain}")],
-    ("Upstream", "members_allow"): [upstream("members_allow: []")],
     ("Upstream", "tls"): [upstream("tls: {}")],
-    ("Config", "zookeeper"): [BASE + "zookeeper: {hosts: 127.0.0.1:2181}\n"],
 }
 # Values of keys that are there already.
 NOT_YET_VALUES = {

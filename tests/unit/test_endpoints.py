@@ -52,9 +52,16 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual((endpoint.name, endpoint.state), ("db.internal:81", UNCHECKED))
         self.assertEqual((endpoint.in_flight, endpoint.picks, endpoint.connect_failures), (0, 0, 0))
         self.assertEqual(endpoint.errors, {})
-        others = set(Endpoint.__slots__) - set(
-            ["address", "host", "label", "name", "port", "source", "state", "weight"]
-        )
+        others = set(Endpoint.__slots__) - {
+            "address",
+            "host",
+            "label",
+            "name",
+            "port",
+            "source",
+            "state",
+            "weight",
+        }
         self.assertEqual([name for name in others if getattr(endpoint, name)], [])
         self.assertEqual(Endpoint(Member(Address("tcp", "::1", 1))).weight, 1, "unless written")
         self.assertEqual(MAX_WEIGHT, 256)

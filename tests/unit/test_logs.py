@@ -263,6 +263,14 @@ class Access(SynchronousTestCase):
                 self.line(form, served(**{name: prefix + forged}))
         self.line("json", served(query=b"?" + forged))
 
+    def test_each_byte_escaped(self) -> None:
+        """Alone too."""
+        plain = set(range(0x20, 0x7F)) - set(b'"\\')
+        self.assertEqual(
+            {n: bytes([n]) if n in plain else b"\\x%02x" % n for n in range(256)},
+            {n: escaped(bytes([n])) for n in range(256)},
+        )
+
     @quick
     @given(st.binary())
     def test_escaped_is_printable_ascii(self, value: bytes) -> None:

@@ -96,6 +96,16 @@ class KindTests(SynchronousTestCase):
             goes_on = [name for name in m.HOP_BY_HOP if kind_of(name) <= m.LAST_KEPT]
             self.assertEqual(goes_on, [], kind_of.__name__)
 
+    def test_told_apart(self) -> None:
+        """No two kinds are the same number."""
+        kinds = [
+            value for name, value in vars(m).items() if name.isupper() and isinstance(value, int)
+        ]
+        kinds = [kind for kind in kinds if kind >= 0]
+        self.assertEqual(sorted(kinds), [*range(m.LAST_KEPT), *[m.LAST_KEPT] * 2, *range(6, 16)])
+        self.assertEqual({m.CHUNKED, m.UNTIL_CLOSE} & set(range(2**16)), set(), "no lengths")
+        self.assertNotEqual(m.CHUNKED, m.UNTIL_CLOSE)
+
     def test_kept_go_on(self) -> None:
         """Small kinds are those that stay in the head."""
         self.assertEqual(
@@ -131,6 +141,21 @@ class HeadTests(SynchronousTestCase):
                 b"a": ([b"c"], b"c"),
                 b"acc": ([], None),
             },
+        )
+
+    def test_begins(self) -> None:
+        """A head of which nothing was said: HTTP/1.1, no body, nothing special."""
+        request, response = m.RequestHead([]), m.ResponseHead([])
+        self.assertEqual(
+            (request.method, request.path, request.query, request.version, request.length),
+            (b"GET", b"/", b"", 11, 0),
+        )
+        special = [request.close, request.keep_alive, request.expects, request.trailers]
+        special += [response.close, response.dated]
+        self.assertEqual((special, response.idle_timeout), ([False] * 6, 0))
+        self.assertEqual(
+            (response.status, response.reason, response.version, response.length),
+            (200, b"OK", 11, m.UNTIL_CLOSE),
         )
 
 

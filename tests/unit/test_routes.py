@@ -14,7 +14,7 @@ from tests.unit.routing import asked, pattern, table, taken
 class HostTests(SynchronousTestCase):
     """Exact, then the longest matching wildcard, then none."""
 
-    ROUTES = (
+    ROUTES: tuple[tuple[str, dict[str, Any]], ...] = (
         ("none", {}),
         ("wide", {"hosts": ["*.example.com"]}),
         ("deep", {"hosts": ["*.b.example.com"]}),

@@ -50,7 +50,7 @@ def expected_of(routes: list[Given], head: RequestHead, scheme: str, fallthrough
         return (2, -len(text)) if path.startswith(text) and border else None
 
     def conditions(route: Given) -> int:
-        return bool(route["methods"]) + bool(route["scheme"]) + route["canary"]
+        return bool(route["methods"]) + bool(route["scheme"]) + bool(route["canary"])
 
     levels = [[route for route in routes if host in route["hosts"]]]
     for at in range(len(host)):
@@ -109,12 +109,13 @@ class ModelTests(SynchronousTestCase):
         for order, route in enumerate(routes):
             route["order"] = order
             kind, text = route["where"]
+            where: Given = {kind: pattern(text) if kind == "regex" else text}
             match = Match(
                 hosts=route["hosts"],
                 methods=route["methods"],
                 scheme=route["scheme"],
                 headers=[Condition("X-C", "", None)] if route["canary"] else [],
-                **{kind: pattern(text) if kind == "regex" else text},
+                **where,
             )
             compiled.append(Route(str(order), match, priority=route["priority"], order=order))
         tested = Table(compiled, host_fallthrough=fallthrough)

@@ -282,6 +282,24 @@ class Slots(UpstreamTestCase):
         self.assertEqual(["first", "second", "third"], got)
         self.assertEqual((0, 3), (upstream.counters.pending, upstream.counters.waited))
 
+    def test_nobody_slips_in(self) -> None:
+        """Who comes while a slot changes hands stands behind those who wait."""
+        upstream = self.make("a:1", limit=1)
+        self.pick_and_dial(upstream)
+        first, second = self.waiting(upstream, 2)
+        newcomers: list[Any] = []
+
+        def take(endpoint: Endpoint) -> None:
+            newcomers.append(upstream.pick(None))
+            upstream.pool.acquire(endpoint)
+
+        first.addCallback(take)
+        self.world.dialer.dials[0].fail(ConnectionRefusedError())
+        self.assertNoResult(newcomers[0])
+        self.assertNoResult(second)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+
     def test_one_slot_serves_one(self) -> None:
         """The others wait on."""
         upstream = self.make("a:1", limit=1)
@@ -510,6 +528,18 @@ class Slices(UpstreamTestCase):
             self.assertEqual(10_000, len(upstream.balancer.endpoints), balancer)
             self.assertEqual("10.0", self.label(upstream.pick(b"k"))[:4], balancer)
         gc.collect()
+
+    def test_another_state_of_one_of_many(self) -> None:
+        """Compiled in slices too; the old balancer serves meanwhile."""
+        upstream = self.make("192.0.2.1:80", balancer="consistent_hash")
+        upstream.set_members(self.many(5_000))
+        self.run_turns()
+        before = upstream.balancer
+        upstream.drain("10.0.0.1:80", True)
+        self.assertIs(before, upstream.balancer)
+        self.assertEqual(1, len(self.turns))
+        self.run_turns()
+        self.assertEqual(4_999, len(upstream.balancer.endpoints))
 
     def test_changes_while_it_is_made(self) -> None:
         """Large or small, of several the newest counts, and turns do not pile up."""

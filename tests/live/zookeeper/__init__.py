@@ -1,0 +1,1 @@
+"""The daemon against Debian's own ZooKeeper, with traffic flowing through every fault."""
