@@ -187,7 +187,8 @@ def check_beginning(held: bytes | bytearray, rules: PathRules) -> bool:
         _read_line(RequestHead([]), bytes(held[:end]), rules)
         return True
     method = bytes(held[: _MAX_METHOD + 1]).partition(b" ")[0]
-    if method.rstrip(b"\r") and is_token(method.rstrip(b"\r")) is None:
+    method = method.rstrip(b"\r")
+    if len(method) > _MAX_METHOD or (method and is_token(method) is None):
         raise BadRequest("this is no HTTP request")
     return False
 

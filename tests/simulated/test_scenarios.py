@@ -172,9 +172,9 @@ def test_a_crash_ends_what_was_served() -> None:
     endpoint = simulator.endpoint("10.0.0.1:80")
     simulator.at(5.0, endpoint.crash)
     simulator.at(5.1, endpoint.heal)
-    simulator.traffic(20.0, until=20.0)
-    simulator.run(20.0)
-    assert 0 <= endpoint._serving <= 2
+    simulator.traffic(20.0, until=6.0)
+    simulator.run(40.0)
+    assert (endpoint._serving, endpoint._queue) == (0, [])
 
 
 def test_command_one_run() -> None:

@@ -127,6 +127,19 @@ class MemoTests(SynchronousTestCase):
             self.assertEqual(tested.classify(b"Trace: %d" % number), 5)
         self.assertEqual(list(tested.known), [b"Trace: %d" % number for number in range(64)])
 
+    def test_spellings_are_bounded(self) -> None:
+        """However a secret's name is spelt, few spellings are remembered, and all mean the same."""
+        tested = memo()
+        spellings = [
+            bytes(
+                byte ^ (32 if number >> bit & 1 else 0) for bit, byte in enumerate(b"authorization")
+            )
+            for number in range(3000)
+        ]
+        kinds = {tested.classify(name + b": Basic x") for name in spellings}
+        self.assertEqual((kinds, tested.known), ({memo().classify(b"Authorization: y")}, {}))
+        self.assertLessEqual(len(tested._out), 1024)
+
     def test_a_name_begins_anew(self) -> None:
         """After 4096 lines refused, a name forgets its old ones; other names keep theirs."""
         tested = memo()

@@ -11,7 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from gatewayd.core.errors import BadRequest, GatewayError
 from gatewayd.core.messages import RequestHead
 from gatewayd.http1 import requests
-from gatewayd.http1.requests import PathRules, host_name, read_length, read_request
+from gatewayd.http1.requests import (
+    PathRules,
+    check_beginning,
+    host_name,
+    read_length,
+    read_request,
+)
 from tests.fuzz.relay import forget
 
 FACTS = (
@@ -853,3 +859,33 @@ class ReadRequestProperties(SynchronousTestCase):
     def test_only_our_errors(self, block: bytes) -> None:
         """Any bytes are a head or one of our errors; `outcome` lets no other through."""
         self.assertIsInstance(outcome(block), dict | tuple)
+
+
+class BeginningTests(SynchronousTestCase):
+    """An unfinished head is judged by what there is of it."""
+
+    def test_judged(self) -> None:
+        """What can be no request is refused at once; what may become one is waited for."""
+        rows: dict[bytes, bool | str] = {
+            b"G": False,
+            b"GET": False,
+            b"GET /x HTT": False,
+            b"GET /x HTTP/1.1\r": False,
+            b"GET /x HTTP/1.1\r\nHo": True,
+            b"\r": False,
+            b"\x16\x03\x01\x02": "refused",  # TLS
+            b"SSH-2.0-OpenSSH_9\r\n": "refused",
+            b"GET /x\r\n": "refused",  # HTTP/0.9
+            b"GET /x HTTP/2.0\r\nHost": "refused",
+            b"{": "refused",
+            b"a" * 70: "refused",
+        }
+
+        def judged(held: bytes) -> bool | str:
+            try:
+                return check_beginning(held, PathRules())
+            except BadRequest:
+                return "refused"
+
+        self.assertEqual({held: judged(held) for held in rows}, rows)
+        self.assertEqual(judged(bytearray(b"GET / HTTP/1.1\r\n")), True)  # type: ignore[arg-type]

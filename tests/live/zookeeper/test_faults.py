@@ -39,7 +39,10 @@ def wait_for(daemon: Daemon, timeout: float = 15.0, **wanted: Any) -> dict[str, 
         found = membership(daemon)
         return found if all(found[key] == value for key, value in wanted.items()) else None
 
-    found = eventually(fits, timeout, f"{wanted} in {membership(daemon)}")
+    try:
+        found = eventually(fits, timeout, f"{wanted}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {membership(daemon)}\n{daemon.stderr.text}") from None
     assert found is not None
     return found
 
@@ -204,12 +207,12 @@ def test_publishers_expire(stage: Stage, zookeeper: Ensemble) -> None:
     sessions = [stage.publishers(zookeeper.hosts) for _ in range(3)]
     for number, each in enumerate(sessions):
         each.register(stage.nodes(number))
-    # kazoo takes its time to close; the three fall within one grace period.
     daemon = stage.daemon(zookeeper.hosts, source={"removal_grace": "4s"})
     with Traffic(daemon) as traffic:
         settle(4.2)
         for each in sessions:
             each.close()
+            settle(0.3)
         found = wait_for(daemon, state="live", held=2)
         assert found["released_by"]
         # The first one's removal was within max_shrink: believed. The others serve on.
