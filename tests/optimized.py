@@ -16,7 +16,9 @@ HERE = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     """Unpack the wheel beside a copy of the tests, so that nothing is imported from the checkout."""
-    wheels = sorted((HERE / "dist").glob("gatewayd-*-cp*.whl"), key=lambda path: path.stat().st_mtime)
+    wheels = sorted(
+        (HERE / "dist").glob("gatewayd-*-cp*.whl"), key=lambda path: path.stat().st_mtime
+    )
     if not wheels:
         raise SystemExit("no compiled wheel in dist/: run `make build-optimized` first")
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,11 @@ def packages_in_tree() -> list[str]:
 def packages_in_setup() -> list[str]:
     """Every package that setup.py lists."""
     shown = subprocess.run(
-        [sys.executable, "-c", _PRINT_PACKAGES], cwd=HERE, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PRINT_PACKAGES],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return shown.stdout.split()
 
@@ -42,7 +46,11 @@ def shows_plugin(python: Path, elsewhere: Path) -> None:
         SystemExit: they don't.
     """
     helped = subprocess.run(
-        [python.parent / "twistd", "--help"], cwd=elsewhere, capture_output=True, text=True, check=True
+        [python.parent / "twistd", "--help"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     if "gatewayd" not in helped.stdout:
         raise SystemExit("twistd --help does not name gatewayd:\n" + helped.stdout)

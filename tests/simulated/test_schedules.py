@@ -49,7 +49,9 @@ BALANCERS = (
 def config_of(chance: Random) -> Config:
     """A configuration drawn by chance."""
     more = [
-        "circuit_breaker: {window: 2s, min_requests: 5, open_for: 1s}" if chance.random() < 0.5 else "",
+        "circuit_breaker: {window: 2s, min_requests: 5, open_for: 1s}"
+        if chance.random() < 0.5
+        else "",
         "health_check: {interval: 500ms, timeout: 300ms}" if chance.random() < 0.5 else "",
         "adaptive_limit: {min: 4, max: 100}" if chance.random() < 0.3 else "",
     ]
