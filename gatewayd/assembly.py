@@ -34,7 +34,8 @@ from gatewayd.upstreams.connection import Timeouts
 from gatewayd.upstreams.members import Members, StaticMember
 from gatewayd.upstreams.names import Resolver
 from gatewayd.upstreams.pool import HTTPConnectionPool
-from gatewayd.upstreams.upstream import Split, Upstream
+from gatewayd.upstreams.split import Split
+from gatewayd.upstreams.upstream import Upstream
 
 EVERYBODY = ("0.0.0.0/0", "::/0", "unix")
 

@@ -19,10 +19,10 @@ from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Final
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.python.usage import Options as _Options
 
 from gatewayd import __version__
@@ -55,13 +55,12 @@ from gatewayd.proxy.context import Context
 from gatewayd.proxy.explain import explain
 from gatewayd.proxy.listener import Listener
 from gatewayd.status import status_of
+from gatewayd.sweeper import TICK, Sweeper
 from gatewayd.upstreams.members import Members
 from gatewayd.upstreams.names import Resolver
 from gatewayd.upstreams.upstream import Upstream
 
 EX_CONFIG: Final = 78  # sysexits.h
-_TICK: Final = 0.1
-_FLUSH_SECONDS: Final = 1.0  # a line is in its file this soon
 _SPARE_DESCRIPTORS: Final = 256
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 # The young generation is collected every 50,000 allocations: a request frees what it made by counting.
@@ -127,7 +126,7 @@ class Gateway(MultiService):
         self.context = Context(
             clock=monotonic,
             wall=time,
-            wheel=Wheel(now, tick=_TICK),
+            wheel=Wheel(now, tick=TICK),
             counters=Counters(),
             via=Via(b"gatewayd-" + ids),
             ids=RequestIds(ids),
@@ -187,7 +186,14 @@ class Gateway(MultiService):
 
     def _build(self) -> None:
         config = self.config
-        self.addService(Sweeper(self))
+        self.addService(
+            Sweeper(
+                self.context,
+                self.reactor,
+                flush=self.flush_logs,
+                failed=lambda error: self.log.failure("a deadline failed", Failure(error)),
+            )
+        )
         members: dict[str, Members] = {}
         for name, upstream_config in config.upstreams.items():
             upstream = build_upstream(name, upstream_config, self.shared)
@@ -506,39 +512,6 @@ class Gateway(MultiService):
                 path=exchange.head.path.decode("latin-1"),
                 id=exchange.request_id.decode("latin-1"),
             )
-
-
-class Sweeper(Service):
-    """Moves the coarse clock, calls what has timed out, flushes the access log, measures lag."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        """Args: gateway: whose wheel and log these are."""
-        self._gateway = gateway
-        self._context = gateway.context
-        self._loop = LoopingCall(self._sweep)
-        self._loop.clock = gateway.reactor
-        self._due = 0.0
-        self._flushed = 0.0
-
-    def startService(self) -> None:
-        """Twisted: begin."""
-        super().startService()
-        self._due = self._context.clock()
-        self._loop.start(_TICK, now=True)
-
-    def stopService(self) -> None:
-        """Twisted: end."""
-        super().stopService()
-        self._loop.stop()
-
-    def _sweep(self) -> None:
-        now = self._context.clock()
-        self._context.counters.lag.observe(max(0.0, now - self._due))
-        self._context.wheel.sweep(now)
-        if now - self._flushed >= _FLUSH_SECONDS / 2:
-            self._flushed = now
-            self._gateway.flush_logs()
-        self._due = now + _TICK
 
 
 def _names(upstream: str | dict[str, int]) -> list[str]:

@@ -3,9 +3,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=/usr/bin/python3
-if ! $PYTHON -c 'import twisted, treq, prometheus_client, kazoo, yaml, OpenSSL, pytest, hypothesis' 2>/dev/null; then
+if ! $PYTHON -c 'import twisted, treq, prometheus_client, kazoo, yaml, OpenSSL, pytest, hypothesis, jsonschema' 2>/dev/null; then
     echo "debian-set: Debian's python3-twisted, -treq, -openssl, -prometheus-client, -kazoo, -yaml," \
-        "-pytest and -hypothesis are not installed; NOT RUN" >&2
+        "-pytest, -hypothesis and -jsonschema are not installed; NOT RUN" >&2
     [ -z "${CI:-}" ] && exit 0
     exit 1
 fi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -73,8 +72,8 @@ def parse(
     check(config, reader)
     if problems:
         raise ConfigError(file, problems)
-    shown = json.dumps(CONFIG.show(config), sort_keys=True, default=str)
-    digest = sha256(f"{text}\0{shown}".encode()).hexdigest()[:16]
+    # Of all values as they are, secrets too: one that was rotated makes another configuration.
+    digest = sha256(f"{text}\0{config!r}".encode()).hexdigest()[:16]
     return Loaded(config, file, digest, sorted(lint(config, reader)), reader.written)
 
 

@@ -411,7 +411,7 @@ class RateLimit:
     by: str = key(Text(_rate_key), "client_ip", "client_ip, header:NAME or route", name="key")
     rate: float = key(POSITIVE_RATE, doc="such as 100/s or 600/m")
     burst: int = key(Int(0), 0, "requests at once; default: a second's worth")
-    max_keys: int = key(Int(1), 100_000, "clients that are remembered")
+    max_keys: int = key(Int(0), 100_000, "clients that are remembered; 0 = any number")
     store: str = key(Choice("local", later=["redis"]), "local", "where buckets are kept")
 
 
@@ -529,7 +529,7 @@ class HealthCheck:
     tcp: bool = key(Bool(), False, "a connection is enough")
     path: str = key(Text(_target), "/healthz", "asked for with GET")
     interval: float = key(POSITIVE_DURATION, 5.0, "between two checks")
-    timeout: float = key(POSITIVE_DURATION, 2.0, "of one")
+    timeout: float = key(DURATION, 2.0, "of one; 0 = for ever")
     healthy: int = key(Int(1, 1000), 2, "good ones in a row until it is used again")
     unhealthy: int = key(Int(1, 1000), 3, "bad ones in a row until it is not")
     expect: tuple[range, ...] = key(

@@ -12,34 +12,26 @@ quantised to fit. Measured prices are in docs/performance.md.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from importlib import import_module
 from itertools import chain, cycle
 from math import exp, gcd
 from random import Random
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from gatewayd.core.endpoints import Endpoint
+from gatewayd.core.rings import Ring, grown, hash_of
+from gatewayd.core.slices import SLICE, Slices, finish
 
 MAX_SCHEDULE: Final = 65536
-_SLICE: Final = 500  # endpoints between two yields: about a millisecond of work
-_MAX_POINTS: Final = 262_144  # of a whole ring: 10,000 members have 25 each
-_POINTS: Final = 128  # per unit of weight where there is room: shares within about 9% (ketama: 160)
 _MEMO: Final = 65_536
 _MEMO_KEY: Final = 256  # bytes of a key that is remembered: strangers choose keys, at any length
-_BUCKETS: Final = 256
 _SHORT: Final = 8  # endpoints' places that one random byte chooses among
 _DRAWN: Final = 4096  # random bytes at a time
-
-T = TypeVar("T")
-Slices = Generator[None, None, T]
-"""Work that yields between slices and returns its result."""
 
 
 class Balancer:
@@ -104,7 +96,7 @@ def spread(weights: Sequence[int]) -> Slices[list[int]]:
     later: list[tuple[int, int, int]] = []  # by the first slot of the place
     order: list[int] = []
     for slot in range(total):
-        if slot % (_SLICE * 2) == 0:
+        if slot % (SLICE * 2) == 0:
             yield
         while later and later[0][0] <= slot:
             _, index, place = heappop(later)
@@ -121,16 +113,6 @@ def _schedule(endpoints: Sequence[Endpoint]) -> Slices[list[Endpoint]]:
         return list(endpoints)
     order = yield from spread(quantised([endpoint.weight for endpoint in endpoints]))
     return [endpoints[index] for index in order]
-
-
-def finish(slices: Slices[T]) -> T:
-    """Run sliced work to its end at once."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
 
 class _Scheduled(Balancer):
@@ -329,11 +311,11 @@ class ConsistentHash(Balancer):
         endpoints: Sequence[Endpoint],
         *,
         random: Random,
-        ring: _Ring | None = None,
+        ring: Ring | None = None,
     ) -> None:
         """Args: ring: if it was made in slices."""
         super().__init__(endpoints, random=random)
-        self.ring = finish(_grow(_Ring(), endpoints)) if ring is None else ring
+        self.ring = finish(grown(Ring(), endpoints)) if ring is None else ring
         self._memo: dict[bytes | None, Endpoint] = {}
 
     def pick(self, key: bytes | None) -> Endpoint | None:
@@ -346,7 +328,7 @@ class ConsistentHash(Balancer):
             return None
         if key is None:
             return self.ring.find(self.random.getrandbits(64))  # a chance by weight, as points are
-        endpoint = self.ring.find(_hash(key))
+        endpoint = self.ring.find(hash_of(key))
         if len(key) <= _MEMO_KEY:
             if len(self._memo) >= _MEMO:
                 self._memo.clear()
@@ -357,111 +339,7 @@ class ConsistentHash(Balancer):
         """The very endpoint."""
         if key is None or not self.endpoints:
             return super().peek(key)
-        return [(self.ring.find(_hash(key)), 1.0)]
-
-
-def _hash(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-
-
-class _Ring:
-    """Points in buckets by their top byte."""
-
-    def __init__(self) -> None:
-        self.buckets: list[list[int]] = [[] for _ in range(_BUCKETS)]
-        self.owners: dict[int, Endpoint] = {}
-        self.points: dict[Endpoint, int] = {}  # how many each owns
-
-    def find(self, point: int) -> Endpoint:
-        """The owner of the first point at or after this one."""
-        number = point >> 56
-        bucket = self.buckets[number]
-        at = bisect_left(bucket, point)
-        while at == len(bucket):
-            number = (number + 1) % _BUCKETS
-            bucket = self.buckets[number]
-            at = 0
-        return self.owners[bucket[at]]
-
-
-def _points_of(endpoint: Endpoint, first: int, last: int) -> list[int]:
-    """Points number `first` to `last` of an endpoint; eight to a digest."""
-    label = endpoint.label.encode()
-    points: list[int] = []
-    for block in range(first // 8, (last + 7) // 8):
-        digest = blake2b(b"%b#%d" % (label, block)).digest()
-        points += [int.from_bytes(digest[at : at + 8], "big") for at in range(0, 64, 8)]
-    return points[first % 8 : first % 8 + last - first]
-
-
-def _points_wanted(endpoints: Sequence[Endpoint]) -> dict[Endpoint, int]:
-    """How many points each endpoint is to own.
-
-    As many per weight as make shares even, whoever else is a member: then a change moves only the keys
-    of those that changed. Where these would be too many in all, everybody has so much less; then a
-    change of one in n moves about another n-th of the keys, never more at a time.
-    """
-    weights = sum(endpoint.weight for endpoint in endpoints)
-    room = _MAX_POINTS - len(endpoints)
-    if weights * _POINTS <= room:
-        return {endpoint: endpoint.weight * _POINTS for endpoint in endpoints}
-    return {endpoint: max(1, endpoint.weight * room // weights) for endpoint in endpoints}
-
-
-def _grow(old: _Ring, endpoints: Sequence[Endpoint]) -> Slices[_Ring]:
-    """A new ring from an old one, changed by the members that changed."""
-    ring = _Ring()
-    ring.points = wanted = _points_wanted(endpoints)
-    yield
-    gone: set[int] = set()
-    fresh: list[tuple[int, Endpoint]] = []
-    work = 0
-    for endpoint, count in old.points.items():
-        for first in range(min(count, wanted.get(endpoint, 0)), count, _SLICE * 2):
-            gone.update(_points_of(endpoint, first, min(count, first + _SLICE * 2)))
-            yield
-        work += 1
-        if work % _SLICE == 0:
-            yield
-    made = 0
-    for endpoint, count in wanted.items():
-        for first in range(old.points.get(endpoint, 0), count, _SLICE * 2):
-            points = _points_of(endpoint, first, min(count, first + _SLICE * 2))
-            fresh += [(point, endpoint) for point in points]
-            made += len(points) + 8  # a digest at least
-            if made >= _SLICE * 2:
-                made = 0
-                yield
-        work += 1
-        if work % _SLICE == 0:
-            yield
-    for number in range(_BUCKETS):
-        ring.buckets[number] = [point for point in old.buckets[number] if point not in gone]
-        if number % 32 == 31:
-            yield
-    ring.owners = old.owners.copy()
-    yield
-    for point in gone:
-        ring.owners.pop(point, None)
-        work += 1
-        if work % (_SLICE * 8) == 0:
-            yield
-    sorted_in = len(fresh) > _SLICE
-    for point, endpoint in fresh:
-        ring.owners[point] = endpoint
-        if sorted_in:
-            ring.buckets[point >> 56].append(point)
-        else:
-            insort(ring.buckets[point >> 56], point)
-        work += 1
-        if work % (_SLICE * 4) == 0:
-            yield
-    if sorted_in:
-        for number, bucket in enumerate(ring.buckets):
-            bucket.sort()
-            if number % 8 == 7:
-                yield
-    return ring
+        return [(self.ring.find(hash_of(key)), 1.0)]
 
 
 BALANCERS: Final[dict[str, type[Balancer]]] = {
@@ -532,6 +410,6 @@ def compile_balancer(
             return kind(usable, random=random, schedule=schedule, clock=clock)
         return kind(usable, random=random, schedule=schedule)
     if kind is ConsistentHash:
-        old = previous.ring if isinstance(previous, ConsistentHash) else _Ring()
-        return ConsistentHash(usable, random=random, ring=(yield from _grow(old, usable)))
+        old = previous.ring if isinstance(previous, ConsistentHash) else Ring()
+        return ConsistentHash(usable, random=random, ring=(yield from grown(old, usable)))
     return kind(usable, random=random)

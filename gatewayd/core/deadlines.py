@@ -42,7 +42,12 @@ class Wheel:
             self._slots.setdefault(slot, []).append(item)
 
     def sweep(self, now: float) -> None:
-        """Call all whose deadline has passed."""
+        """Call all whose deadline has passed.
+
+        Raises:
+            ExceptionGroup: of what they raised, after all of them were called.
+        """
+        failures: list[Exception] = []
         self.now = now
         last = int(now / self.tick)
         for slot in range(self._next, last + 1):
@@ -53,6 +58,11 @@ class Wheel:
                 item.wakes = INFINITY
                 if item.deadline <= now:
                     item.deadline = INFINITY
-                    item.expired(now)
+                    try:
+                        item.expired(now)
+                    except Exception as error:
+                        failures.append(error)
                 elif item.deadline != INFINITY:
                     self.arm(item, item.deadline)
+        if failures:
+            raise ExceptionGroup("deadlines that failed", failures)

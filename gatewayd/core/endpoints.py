@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from gatewayd.core.addresses import Address
 from gatewayd.core.breaker import Breaker
+from gatewayd.core.slices import SLICE, Slices, finish
 
 MAX_WEIGHT: Final = 256
-_SLICE: Final = 500  # members between two yields: about two milliseconds of work
 
 HEALTHY: Final = "healthy"
 UNCHECKED: Final = "unchecked"  # nothing is known of it, or its first check is awaited
@@ -138,18 +138,12 @@ def reconcile(
     current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()
 ) -> Change:
     """Bring a membership to what its sources want, at once; see `reconciled`."""
-    slices = reconciled(current, wanted, former)
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            change: Change = stop.value
-            return change
+    return finish(reconciled(current, wanted, former))
 
 
 def reconciled(
     current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()
-) -> Generator[None, None, Change]:
+) -> Slices[Change]:
     """Bring a membership to what its sources want, yielding between slices of the work.
 
     Args:
@@ -163,7 +157,7 @@ def reconciled(
     joined: list[Endpoint] = []
     altered = False
     for done, member in enumerate(wanted):
-        if done % _SLICE == _SLICE - 1:
+        if done % SLICE == SLICE - 1:
             yield
         if member.address in members:
             continue

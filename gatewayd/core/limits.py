@@ -27,7 +27,7 @@ class RateLimit:
     """
 
     def __init__(self, *, rate: float, burst: int, max_keys: int) -> None:
-        """Args: rate: tokens a second. burst: of a full bucket. max_keys: buckets kept."""
+        """Args: rate: tokens a second. burst: of a full bucket. max_keys: buckets kept, 0 = any."""
         self.rate = rate
         self.burst = burst
         self.max_keys = max_keys
@@ -48,7 +48,7 @@ class RateLimit:
             return Verdict(False, 0, wait)
         self._full_at[key] = after
         self._full_at.move_to_end(key)
-        if len(self._full_at) > self.max_keys:
+        if len(self._full_at) > self.max_keys > 0:
             self._full_at.popitem(last=False)
         remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
         return Verdict(True, remaining, 0.0)
@@ -66,7 +66,7 @@ class RateLimit:
                 for key, full_at in former._full_at.items()
                 if full_at > now
             )
-        while len(self._full_at) > self.max_keys:
+        while len(self._full_at) > self.max_keys > 0:
             self._full_at.popitem(last=False)
 
 

@@ -16,7 +16,8 @@ from gatewayd.http1.requests import read_request
 from gatewayd.proxy.forward import ReverseProxyResource
 from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import RedirectResource, RespondResource
-from gatewayd.upstreams.upstream import Split, Upstream
+from gatewayd.upstreams.split import Split
+from gatewayd.upstreams.upstream import Upstream
 
 _NAMED = 20  # candidates and passed-over routes that are listed one by one
 _PORTS = {"http": 80, "https": 443}

@@ -38,7 +38,8 @@ from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Leaf
 from gatewayd.proxy.tunnel import Tunnel
-from gatewayd.upstreams.upstream import Split, Upstream
+from gatewayd.upstreams.split import Split
+from gatewayd.upstreams.upstream import Upstream
 
 IDEMPOTENT: Final = frozenset(
     (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")

@@ -49,7 +49,7 @@ class HealthChecker(Service):
         check: HttpCheck or TcpCheck.
         clock: Twisted's IReactorTime.
         random: for the jitter.
-        interval, timeout: seconds.
+        interval, timeout: seconds; a timeout of 0 never fires.
         trace: debug output.
         """
         self._upstream = upstream
@@ -97,7 +97,8 @@ class HealthChecker(Service):
     def _begin(self, endpoint: Endpoint) -> None:
         del self._timers[endpoint]
         asked = maybeDeferred(self._check, endpoint)
-        asked.addTimeout(self._timeout, self._clock)
+        if self._timeout:
+            asked.addTimeout(self._timeout, self._clock)
         self._running[endpoint] = asked
         asked.addCallbacks(
             lambda good: self._done(endpoint, good, ""),

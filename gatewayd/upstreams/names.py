@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any, Final
 
 _THREADS: Final = 4
+_MAX_PENDING: Final = 1024
 _MAX_ADDRESSES: Final = 256  # of one name: more than any DNS answer over UDP holds
 _IMPATIENT: Final = 1.0  # seconds between tries while nothing is known yet
 
@@ -44,6 +45,9 @@ class Resolver:
             name: a host name.
             answered: called in the reactor's thread with its addresses, none if it failed.
         """
+        if self._pending >= _MAX_PENDING:
+            answered([])  # the system's resolver hangs: what is known is kept
+            return
         self._pending += 1
         if self._threads < min(self._pending, _THREADS):
             self._threads += 1

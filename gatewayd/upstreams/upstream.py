@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.balancers import Balancer, Slices, compile_balancer, finish, policy_name
+from gatewayd.core.balancers import Balancer, compile_balancer, policy_name
 from gatewayd.core.breaker import CLOSED, Breaker
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
@@ -23,6 +23,7 @@ from gatewayd.core.endpoints import (
     HELD,
     LAST_RESORT,
     LEAVING,
+    UNCHECKED,
     Endpoint,
     Member,
     reconciled,
@@ -30,6 +31,7 @@ from gatewayd.core.endpoints import (
 from gatewayd.core.errors import BreakerOpen, NoEndpoint, PendingTimeout, QueueFull
 from gatewayd.core.health import Health, PassiveRules
 from gatewayd.core.limits import AdaptiveLimit
+from gatewayd.core.slices import Slices, finish
 from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.upstreams.pool import HTTPConnectionPool
 
@@ -299,6 +301,8 @@ class Upstream:
         endpoint.in_flight -= 1
         self.in_flight -= 1
         self.balancer.released(endpoint, seconds, failed)
+        if self._departed and endpoint in self._departed:
+            self.pool.forget(endpoint)  # it has left: what it was still busy with is done
         if told:
             now = self.clock()
             if self.health.served(endpoint, failed, self.endpoints, now):
@@ -442,7 +446,9 @@ class Upstream:
         self.known = True
         self.endpoints = change.members
         for endpoint in change.members:
-            if endpoint.standing or endpoint.state in (HELD, LEAVING):
+            if endpoint.state == LEAVING and not endpoint.standing:
+                endpoint.state = UNCHECKED  # a last resort no more: its source names it again
+            if endpoint.standing or endpoint.state in (HELD, UNCHECKED):
                 self.health.settle(endpoint, now)
         for done, endpoint in enumerate(change.left):
             endpoint.standing = ""
@@ -537,26 +543,3 @@ class Upstream:
         """
         self._refuse_waiters()
         return self.pool.close()
-
-
-class Split:
-    """Several upstreams that share a route by weight; drawn anew for each request."""
-
-    def __init__(self, shares: Sequence[tuple[Upstream, int]], random: Random) -> None:
-        """Args: shares: upstreams with their weights, 0 = none. random: chance."""
-        self.shares = tuple(shares)
-        self._random = random
-
-    def __repr__(self) -> str:
-        return "<Split " + " ".join(f"{each.name}={weight}" for each, weight in self.shares) + ">"
-
-    def choose(self) -> Upstream:
-        """One of those that have a usable member; where none has, one of all."""
-        able = [share for share in self.shares if share[1] and share[0].is_usable]
-        shares = able or [share for share in self.shares if share[1]] or self.shares
-        drawn = self._random.random() * sum(weight for _, weight in shares)
-        for upstream, weight in shares:
-            drawn -= weight
-            if drawn < 0:
-                return upstream
-        return shares[-1][0]

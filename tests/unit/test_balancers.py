@@ -25,12 +25,12 @@ from gatewayd.core.balancers import (
     RoundRobin,
     balancer_named,
     compile_balancer,
-    finish,
     policy_name,
     quantised,
     spread,
 )
 from gatewayd.core.endpoints import Endpoint
+from gatewayd.core.slices import finish
 from tests.unit.balancing import counted, endpoints, release, use, within
 
 quick = settings(deadline=None, database=None, max_examples=100)

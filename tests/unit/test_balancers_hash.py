@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.core import balancers
-from gatewayd.core.balancers import Balancer, ConsistentHash, compile_balancer, finish
+from gatewayd.core import balancers, rings
+from gatewayd.core.balancers import Balancer, ConsistentHash, compile_balancer
 from gatewayd.core.endpoints import Endpoint
+from gatewayd.core.slices import finish
 from tests.unit.balancing import counted, endpoints, within
 
 quick = settings(deadline=None, database=None, max_examples=40)
@@ -226,7 +227,7 @@ class BoundTests(SynchronousTestCase):
         }
         found = {}
         for name, weights in cases.items():
-            wanted = balancers._points_wanted(endpoints(weights))
+            wanted = rings.points_wanted(endpoints(weights))
             self.assertGreaterEqual(min(wanted.values()), 1, name)
             found[name] = sum(wanted.values()) <= MOST_POINTS
         self.assertEqual(found, dict.fromkeys(cases, True))
@@ -257,7 +258,7 @@ class BoundTests(SynchronousTestCase):
             digests[0] += 1
             return blake2b(*args, **kwargs)
 
-        self.patch(balancers, "blake2b", counting)
+        self.patch(rings, "blake2b", counting)
 
         def work(
             members: list[Endpoint], before: Balancer | None = None

@@ -205,3 +205,28 @@ class ModelTests(SynchronousTestCase):
                     elif max(deadline, since) <= now - tick * 1.000001:
                         self.assertTrue(called, f"late: {deadline} at {now}")
         self.assertEqual([each.deadline for each in items], [INFINITY] * 4)
+
+
+class FailureTests(SynchronousTestCase):
+    """A handler that raises."""
+
+    def test_the_others_are_called(self) -> None:
+        """All whose time has come are called, whatever one of them does; then it is told."""
+        called: list[str] = []
+
+        class Item:
+            deadline = wakes = INFINITY
+
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def expired(self, now: float) -> None:
+                called.append(self.name)
+                if self.name == "b":
+                    raise ValueError(self.name)
+
+        wheel = Wheel(0.0)
+        for name in "abc":
+            wheel.arm(Item(name), 1.0)
+        error = self.assertRaises(ExceptionGroup, wheel.sweep, 2.0)
+        self.assertEqual((called, [str(each) for each in error.exceptions]), ([*"abc"], ["b"]))

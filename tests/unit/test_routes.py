@@ -47,7 +47,8 @@ class HostTests(SynchronousTestCase):
         """What explain says of hosts is what find does."""
         for name, match in self.ROUTES[1:]:
             alone = table((name, match))
-            for host in ("a.b.example.com", "b.example.com", "example.com", ".example.com", "org"):
+            hosts = ["a.b.example.com", "b.example.com", "notexample.com", "example.com", "org"]
+            for host in [*hosts, ".example.com", "xb.example.com", "www.example.org"]:
                 found = taken(alone, asked(host=host)) == name
                 self.assertEqual(alone.routes[0].match.covers_host(host), found, (name, host))
 
@@ -106,6 +107,14 @@ class PathTests(SynchronousTestCase):
             routes = table(*((name, entries[name]) for name in order))
             self.assertEqual(taken(routes, asked("/a/b/c")), names[0])
             order.remove(names.pop(0))
+
+    def test_before_the_root(self) -> None:
+        """A route that takes everything comes after whatever else matches."""
+        others: list[dict[str, Any]] = [{"path": "/a"}, {"regex": pattern("a")}, {"prefix": "/a"}]
+        for other in others:
+            routes = table(("root", {}), ("other", other))
+            found = [taken(routes, asked(path)) for path in ("/a", "/b")]
+            self.assertEqual(found, ["other", "root"], other)
 
     def test_lowest_priority(self) -> None:
         """A route of lower priority is found where no other's path holds."""
@@ -313,12 +322,12 @@ class ConditionTests(SynchronousTestCase):
             "three too": {"headers": [header], "query": [query], "methods": ["GET"]},
             "four": {"headers": [header, header], "query": [query, query]},
         }
-        for where in ({"prefix": "/a"}, {"path": "/a"}, {"prefix": "/"}):
+        for where in ({"prefix": "/a"}, {"prefix": "/a/"}, {"path": "/a/"}, {"prefix": "/"}):
             order = list(entries)
             found = []
             while order:
                 routes = table(*((name, {**where, **entries[name]}) for name in order))
-                found.append(taken(routes, asked("/a", query="?a", lines=[b"X-A: 1"])))
+                found.append(taken(routes, asked("/a/", query="?a", lines=[b"X-A: 1"])))
                 order.remove(found[-1])
             expected = ["four", "three", "three too", "two", "one", "one too", "nothing"]
             self.assertEqual(found, expected, where)
@@ -438,6 +447,22 @@ class LintTests(SynchronousTestCase):
             "other host": ([("a", {"hosts": ["a.com"]}), ("b", {"hosts": ["b.com"]})], []),
             "one host of two": (
                 [("a", {"hosts": ["a.com"]}), ("b", {"hosts": ["a.com", "b.com"]})],
+                [],
+            ),
+            "the other host of two": (
+                [("a", {"hosts": ["a.com"]}), ("b", {"hosts": ["b.com", "a.com"]})],
+                [],
+            ),
+            "priority, another exact": (
+                [("a", {"path": "/c"}), ("b", {"path": "/b", "priority": 1})],
+                [],
+            ),
+            "priority, below an exact": (
+                [("a", {"prefix": "/b"}), ("b", {"path": "/b", "priority": 1})],
+                [],
+            ),
+            "priority, another regex": (
+                [("a", {"path": "/b"}), ("b", {"regex": pattern("b"), "priority": 1})],
                 [],
             ),
             "both hosts": (

@@ -17,7 +17,8 @@ from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import ConnectFailed, NoEndpoint, PendingTimeout, QueueFull
 from gatewayd.upstreams import make_upstream
-from gatewayd.upstreams.upstream import Split, Upstream
+from gatewayd.upstreams.split import Split
+from gatewayd.upstreams.upstream import Upstream
 from tests.unit.upstream_fakes import FakeDialer, World, member
 
 

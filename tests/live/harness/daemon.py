@@ -50,8 +50,9 @@ def command(
     timeout: float = 20.0,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    powerless: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `gatewayd ARGUMENTS` to its end."""
+    """Run `gatewayd ARGUMENTS` to its end; `powerless`: without what root may do."""
     return subprocess.run(
         [sys.executable, "-m", "gatewayd", *arguments],
         capture_output=True,
@@ -59,9 +60,16 @@ def command(
         timeout=timeout,
         env={**os.environ, **(environment or {})},
         cwd=cwd,
-        preexec_fn=_die_with_the_test,
+        preexec_fn=_die_powerless if powerless else _die_with_the_test,
         check=False,
     )
+
+
+def _die_powerless() -> None:
+    """Root that may neither read everything nor bind everything, as any other user."""
+    _die_with_the_test()
+    for capability in (1, 2, 10):  # DAC_OVERRIDE, DAC_READ_SEARCH, NET_BIND_SERVICE
+        LIBC.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def configuration(
