@@ -8,15 +8,19 @@ SECONDS ?= 600
 .PHONY: run test lint unit coverage trial live zookeeper simulated packaging debian-set fuzz \
 	build-optimized unit-optimized benchmark benchmark-quick profile memprofile clean
 
-run: $(STAMP)
+run: $(VENV)/.runs
 	$(BIN)/gatewayd demo
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+$(VENV)/.runs: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
 $(STAMP): $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+	touch $@ $(VENV)/.runs
 
 # Everything that must hold before a change lands, two at a time; slower runs have targets of their own.
 test: $(STAMP)

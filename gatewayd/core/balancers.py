@@ -31,6 +31,7 @@ MAX_SCHEDULE: Final = 65536
 _MEMO: Final = 65_536
 _MEMO_KEY: Final = 256  # bytes of a key that is remembered: strangers choose keys, at any length
 _SHORT: Final = 8  # endpoints' places that one random byte chooses among
+_LONG: Final = 2048  # places of which two random bytes would favour some by over 3%
 _DRAWN: Final = 4096  # random bytes at a time
 
 
@@ -147,6 +148,7 @@ class RandomChoice(_Scheduled):
     Random bytes choose from a table that holds the schedule over and over, so that a pick runs in C from end
     to end: drawing an index with `random()` costs three times as much. One byte is enough for a short
     schedule, whose shares are then within 3% of what the weights say; two bytes' table fits no near cache.
+    A long schedule is no table's size: there four bytes choose, by their remainder.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], *, random: Random, **made: Any) -> None:
@@ -154,6 +156,9 @@ class RandomChoice(_Scheduled):
         super().__init__(endpoints, random=random, **made)
         if self.schedule:
             size = len(self.schedule)
+            if size > _LONG:
+                self.next = chain.from_iterable(_drawn(self.schedule, random)).__next__
+                return
             width = "B" if size <= _SHORT else "H"
             places = 256 ** array(width).itemsize
             table = (list(self.schedule) * (places // size + 1))[:places]
@@ -163,6 +168,12 @@ class RandomChoice(_Scheduled):
 def _draws(table: list[Endpoint], width: str, random: Random) -> Iterator[Iterator[Endpoint]]:
     while True:
         yield map(table.__getitem__, array(width, random.randbytes(_DRAWN)))
+
+
+def _drawn(schedule: Sequence[Endpoint], random: Random) -> Iterator[Iterator[Endpoint]]:
+    remainder = len(schedule).__rmod__
+    while True:
+        yield map(schedule.__getitem__, map(remainder, array("I", random.randbytes(_DRAWN))))
 
 
 class PowerOfTwo(RandomChoice):

@@ -327,7 +327,7 @@ class _Walk:
             elif name == "BRANCH":
                 if self._alike(list(argument[1])) or not all(map(self._is_fixed, argument[1])):
                     return False
-            elif name not in _ATOMS:
+            elif name not in (*_ATOMS, "AT"):
                 return False
         return True
 
@@ -375,8 +375,6 @@ class _Walk:
                     return first
             elif name in _ATOMS:
                 return first | self._bytes_of([(operator, argument)])
-            elif name == "AT" and str(argument) in ("AT_END", "AT_END_STRING") and not self._lines:
-                return first  # nothing can follow
         return first | follow
 
     def _bytes_of(self, items: list[Any]) -> frozenset[int]:

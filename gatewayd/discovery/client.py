@@ -29,7 +29,7 @@ CONNECTED: Final = "connected"
 SUSPENDED: Final = "suspended"  # the connection is lost; the session may live on
 LOST: Final = "lost"  # the session is gone, and with it our ephemeral nodes
 
-_SLICE: Final = 200  # answers handed over before the reactor has a turn
+_SLICE: Final = 50  # answers handed over before the reactor has a turn: a few milliseconds
 _STOP_SECONDS: Final = 2.0
 
 

@@ -19,7 +19,7 @@ from gatewayd.core.tracing import SILENT, Trace
 from gatewayd.discovery.client import Away, Client, NoNode
 from gatewayd.discovery.formats import Unreadable, read_member, reads_data
 
-_AT_ONCE: Final = 500  # reads of data in flight
+_AT_ONCE: Final = 100  # reads of data in flight; to begin so many takes a few milliseconds
 _SOON: Final = 0.05  # seconds in which changes gather: a thousand registrations are a few reads
 _BACKOFF: Final = (0.2, 5.0)  # seconds after a failed read: first, most
 

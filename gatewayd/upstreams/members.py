@@ -68,6 +68,7 @@ class Members(Service):
         self._is_own = is_own
         self._warn = warn
         self._refused: set[Address] = set()
+        self._literal: dict[str, bool] = {}  # hosts of all members: whether each is an IP
         self._indexed: Sequence[Endpoint] | None = None  # whose names the index has
         self._index: dict[str, list[Endpoint]] = {}
         self.doubts: Callable[[Address, bool], None] | None = None  # told of failing unlisted ones
@@ -122,7 +123,9 @@ class Members(Service):
     def _update(self) -> None:
         hosts = {each.address.host for each in self._static}
         hosts.update(address.host for address in self._discovered)
-        self._names.watch({host for host in hosts if not is_ip(host)})
+        known = self._literal  # reading an address takes long where there are ten thousand
+        self._literal = {host: known[host] if host in known else is_ip(host) for host in hosts}
+        self._names.watch({host for host, literal in self._literal.items() if not literal})
         self._publish()
 
     def _publish(self) -> None:
@@ -143,7 +146,7 @@ class Members(Service):
         return any(not self._addresses(each) for each in everybody)
 
     def _addresses(self, address: Address) -> list[Address]:
-        if is_ip(address.host):
+        if self._literal[address.host]:
             return [address]
         return [Address("tcp", each, address.port) for each in self._names.addresses(address.host)]
 

@@ -264,10 +264,13 @@ class Upstream:
         if self.adaptive is not None and not self.adaptive.has_room(self.in_flight):
             return None
         has_room = self.pool.ledger.has_room
+        now = self.clock()
         start = self._random.randrange(len(others))
         found: Endpoint | None = None
         for offset in range(len(others)):
             other = others[start - offset]
+            if self._guarded and not self.health.admits(other, 0.0, now):
+                continue
             if has_room(other):
                 found = other
                 if other not in tried:

@@ -195,6 +195,23 @@ class RandomTests(SynchronousTestCase):
             found = counted(RandomChoice(members, random=Random(7)), 40_000)
             self.assertEqual(within(found, members), [], found)
 
+    def test_many(self) -> None:
+        """Nobody of ten thousand is favoured for his place in the list."""
+        members = endpoints([1] * 10_000)
+        pick = RandomChoice(members, random=Random(5)).next
+        assert pick is not None
+        places = {member: at // 1_000 for at, member in enumerate(members)}
+        found = Counter(places[pick()] for _ in range(100_000))
+        self.assertEqual([at for at in range(10) if not 9_500 < found[at] < 10_500], [], found)
+
+    def test_few(self) -> None:
+        """Whatever the size of the schedule, shares are within 3% of the weights', chance aside."""
+        for size in (1, 2, 3, 7, 8, 9, 15, 16, 17):
+            members = endpoints([1] * size)
+            found = counted(RandomChoice(members, random=Random(6)), 20_000)
+            shares = [found[member.label] * size / 20_000 for member in members]
+            self.assertTrue(min(shares) > 0.8 and max(shares) < 1.2, (size, shares))
+
     def test_independent(self) -> None:
         """It is no cycle: the same one comes twice in a row as often as chance says."""
         balancer = RandomChoice(endpoints([1] * 4), random=Random(9))

@@ -209,10 +209,10 @@ class Reads(WatcherTestCase):
         self.patch(self.client, "get", later)
         watcher.start_over(0.0)
         self.clock.advance(0)
-        self.assertEqual(500, len(pending))
+        self.assertEqual(100, len(pending))
         self.zookeeper.set(member(2000), data(2000))
         self.clock.advance(0.05)
-        self.assertEqual(500, len(pending))
+        self.assertEqual(100, len(pending))
         read = {path for path, _ in pending}
         self.assertEqual([listing(*range(1000))], self.told())
         answer_all()
@@ -227,7 +227,7 @@ class Reads(WatcherTestCase):
                 "10.0.0.1:80" if 1 in unread else f"10.0.{unread[0] >> 8}.{unread[0] & 255}:80"
             ],
         )
-        self.assertEqual(500, self.counts["data"])
+        self.assertEqual(900, self.counts["data"])
 
     def test_stopped(self) -> None:
         """Nothing is read any more."""
