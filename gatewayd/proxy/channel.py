@@ -371,6 +371,8 @@ class ServerChannel:
         self.exchange = None
         if self._awaits == _LOST:
             return
+        if exchange is not None:
+            self.rested_at = exchange.ended
         self.unwatch()
         if exchange is not None and not exchange.received:
             self._linger()
@@ -391,7 +393,6 @@ class ServerChannel:
     def _next(self) -> None:
         """Wait for the next request, or take the one that was pipelined."""
         self._awaits = _IDLE
-        self.rested_at = self._context.wheel.now
         limit = self._listener.timeouts.idle
         if limit:
             self._arm(self._context.wheel.now + limit)

@@ -110,6 +110,7 @@ class Listener(Service):
         self._channels: set[ServerChannel] = set()
         self._idlest: list[ServerChannel] = []  # candidates to close, the longest idle last
         self._sorted_at = -1.0
+        self._sorted_in = -1.0  # tick
         self._drained: Deferred[None] | None = None
 
     def __repr__(self) -> str:
@@ -177,9 +178,10 @@ class Listener(Service):
         return max(0, room)
 
     def _close_idlest(self) -> bool:
-        now = self.context.wheel.now
-        if not self._idlest and self._sorted_at != now:
-            self._sorted_at = now  # at most one sort a tick
+        tick = self.context.wheel.now
+        if not self._idlest and self._sorted_in != tick:
+            self._sorted_in = tick  # at most one sort a tick
+            self._sorted_at = self.context.clock()
             idle = [channel for channel in self._channels if channel.idle]
             self._idlest = sorted(idle, key=lambda channel: -channel.rested_at)
         while self._idlest:

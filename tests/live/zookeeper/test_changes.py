@@ -274,8 +274,8 @@ def test_the_fleet(stage: Stage, zookeeper: Ensemble) -> None:
     eventually(lambda: _is_live(one) and _is_live(two), 15, "both sessions")
     eventually(lambda: fleet(two) == {one.pid, two.pid}, 10, "both of them")
     client = publishers.clients[0]
-    for node in client.get_children(path):
-        assert client.get(f"{path}/{node}")[1].ephemeralOwner
+    for node in client.retry(client.get_children, path):  # the test's own session may be new
+        assert client.retry(client.get, f"{path}/{node}")[1].ephemeralOwner
     one.stop()
     eventually(lambda: fleet(two) == {two.pid}, 5, "the one that is left")
 
