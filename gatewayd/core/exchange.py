@@ -96,6 +96,7 @@ class Exchange:
     bytes_out: int = 0  # of the response's body
     received: float = 0.0  # when the request's last byte came; 0 while it has not
     waited_since: float = 0.0  # for a pick or a connection
+    picked: float = 0.0  # when it got its endpoint, where it had to wait or was tried elsewhere
     queued: float = 0.0  # seconds that picks took
     dialled: float = 0.0  # seconds that connecting took
     headed: float = 0.0  # when the response's head came

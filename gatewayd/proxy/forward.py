@@ -176,7 +176,7 @@ class ReverseProxyResource(Leaf):
         error = failure.value
         if not isinstance(error, GatewayError):
             error = ConnectFailed(f"the balancer of {exchange.upstream_name} failed: {error!r}")
-        if isinstance(error, UpstreamFault):
+        if isinstance(error, UpstreamFault) and exchange.endpoint is not None:
             self.failed(exchange, None, error)
         else:
             self.refuse(exchange, error)
@@ -184,6 +184,9 @@ class ReverseProxyResource(Leaf):
     def _picked(self, endpoint: Endpoint, exchange: Exchange) -> None:
         if exchange.waited_since:
             exchange.queued = self.context.clock() - exchange.waited_since
+            exchange.picked = self.context.clock()
+        elif exchange.tried:
+            exchange.picked = self.context.clock()
         exchange.endpoint = endpoint
         exchange.settled = False
         exchange.advance(PICKED)
@@ -378,7 +381,7 @@ class ReverseProxyResource(Leaf):
             _count_error(endpoint, error)
         if connection is None or (isinstance(error, Reset) and not stale):
             exchange.upstream.failed_connect(endpoint)
-        self._settle(exchange, failed=not stale)
+        self._settle(exchange, failed=not stale, told=not stale)  # a stale connection says nothing
         kind = _KINDS.get(error.reason, "")
         if not self._retry(exchange, kind, sent=connection is not None):
             self.refuse(exchange, error)
@@ -442,7 +445,9 @@ class ReverseProxyResource(Leaf):
         if endpoint is None or exchange.settled:
             return
         exchange.settled = True
-        seconds = (exchange.headed or self.context.clock()) - exchange.started
+        # Of this try alone: neither a wait for a slot, nor a try elsewhere, nor a slow upload is its doing.
+        began = max(exchange.started, exchange.picked, exchange.received)
+        seconds = max(0.0, (exchange.headed or self.context.clock()) - began)
         exchange.upstream.released(endpoint, seconds, failed, told=told)
 
     def switched(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
@@ -480,6 +485,7 @@ _KINDS: Final = {
     "connect_failed": CONNECT_FAILURE,
     "connect_timeout": CONNECT_FAILURE,
     "reset": RESET,
+    "bad_response": RESET,  # it broke the protocol before its head
     "header_timeout": TIMEOUT,
 }
 

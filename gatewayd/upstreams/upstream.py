@@ -233,8 +233,10 @@ class Upstream:
         """Pass over an endpoint that starts slowly or is probed, where there is another."""
         now = self.clock()
         admits = self.health.admits
+        has_room = self.pool.ledger.has_room
+        first = endpoint
         for _ in range(_ATTEMPTS):
-            if admits(endpoint, self._random.random(), now):
+            if has_room(endpoint) and admits(endpoint, self._random.random(), now):
                 return endpoint
             self.balancer.released(endpoint, 0.0, False)
             other = self.balancer.pick(key)
@@ -245,9 +247,9 @@ class Upstream:
         start = self._random.randrange(len(others))
         for offset in range(len(others)):
             other = others[start - offset]
-            if admits(other, 0.0, now):
+            if has_room(other) and admits(other, 0.0, now):
                 return other
-        return endpoint
+        return first
 
     def pick_other(self, tried: Collection[Endpoint]) -> Endpoint | None:
         """Choose for a request that failed elsewhere: none of those it tried, if there is another.
@@ -382,8 +384,12 @@ class Upstream:
             waiter.asked.cancel()
 
     def _slot_freed(self) -> None:
+        latest = self.clock() - self._pending_timeout
         while self._waiting:
             waiter = self._waiting[0]
+            if waiter.since < latest:  # the wheel is coarse: it would come a tick too late
+                waiter.expired(latest)
+                continue
             endpoint = self._pick_with_room(waiter.key)
             if endpoint is None:
                 return
@@ -395,6 +401,8 @@ class Upstream:
                 waiter.asked = endpoint
                 endpoint.addCallback(self._picked).chainDeferred(waiter.deferred)
             else:
+                if self._guarded:
+                    endpoint = self._look_twice(endpoint, waiter.key)
                 waiter.deferred.callback(self._picked(endpoint))
 
     def _refuse_waiters(self) -> None:

@@ -168,8 +168,6 @@ def test_back_one_after_the_other(stage: Stage, zookeeper: Ensemble) -> None:
         wait_for(daemon, held=0)
         outcomes = set(traffic.flow(1))
         traffic.check()
-    if "leaving" in states(daemon):
-        pytest.xfail("Upstream._take_members leaves a re-listed last resort in state `leaving`")
     assert outcomes == ALL
 
 
