@@ -53,6 +53,7 @@ class Journal:
         self._lock = Lock()  # guards the two below
         self._next: tuple[Memberships, float] | None = None
         self._writing = False
+        self._writer: Thread | None = None
         self._failing = False
 
     def __repr__(self) -> str:
@@ -104,7 +105,13 @@ class Journal:
             if self._writing:
                 return
             self._writing = True
-        Thread(target=self._work, name="gatewayd-journal", daemon=True).start()
+            self._writer = Thread(target=self._work, name="gatewayd-journal", daemon=True)
+        self._writer.start()
+
+    def finish(self, seconds: float) -> None:
+        """Wait for what is being written, at most so long: the process ends."""
+        if self._writer is not None:
+            self._writer.join(seconds)
 
     def _newest(self) -> tuple[Memberships, float] | None:
         with self._lock:

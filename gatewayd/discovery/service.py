@@ -27,6 +27,7 @@ from gatewayd.discovery.session import CONNECTED, DOWN, GONE, LATE, UP, Session
 from gatewayd.discovery.watcher import Watcher
 from gatewayd.upstreams.members import Discovered, Members
 
+_LAST_WRITE: Final = 1.0  # seconds that a stop waits for the journal
 _JITTER: Final = 0.5  # seconds over which a fleet's re-reads spread
 _REWRITE: Final = 600.0  # seconds after which the journal is written though nothing has changed
 _EVENTS: Final = {states.CONNECTED: UP, states.SUSPENDED: DOWN, states.LOST: GONE}
@@ -313,6 +314,8 @@ class ZooKeeperService(Service):
                 timer.cancel()
         if self._registration is not None:
             self._registration.stop()
+        if self._journal is not None:
+            self._journal.finish(_LAST_WRITE)
         return self.client.stop()
 
     # --- the session

@@ -35,6 +35,9 @@ class AtOnce:
     def __init__(self, target: Any, name: str, daemon: bool) -> None:
         self.start = target
 
+    def join(self, timeout: float) -> None:
+        """It is over already."""
+
 
 class NoResolver:
     """Looks nothing up; a test answers."""
