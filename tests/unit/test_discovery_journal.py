@@ -100,6 +100,15 @@ class Writing(JournalTestCase):
         self.assertEqual((60.0, []), (after.age, self.warnings))
         self.assertEqual(f"<Journal {self.file}>", repr(after))
 
+    def test_knowledge_that_is_old(self) -> None:
+        """Written now, it is as old as it was."""
+        self.journal.write(KNOWN, 3590.0)
+        self.threads.run()
+        after = self.make()
+        self.assertEqual((KNOWN, 3590.0), (after.read(), after.age))
+        self.wall += 11.0
+        self.assertEqual({}, after.read())
+
     def test_nothing_yet(self) -> None:
         """A first start finds no file, which is no trouble."""
         self.assertEqual(({}, []), (self.journal.read(), self.warnings))

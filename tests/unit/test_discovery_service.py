@@ -8,6 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.health import ActiveRules, Health, PassiveRules
+from gatewayd.discovery.journal import Journal
 from gatewayd.discovery.session import (
     CONNECTED,
     CONNECTING,
@@ -22,7 +23,7 @@ from gatewayd.discovery.session import (
     Session,
     diagram,
 )
-from tests.unit.discovering import PATH, DiscoveryTestCase, label, labels
+from tests.unit.discovering import PATH, DiscoveryTestCase, address, label, labels
 
 DIAGRAM = """stateDiagram-v2
     [*] --> connecting
@@ -145,6 +146,33 @@ class Starts(DiscoveryTestCase):
         gateway = self.gateway().start()
         self.assertEqual(labels(1, 2, standing="held"), gateway.standings())
         self.assertEqual({label(1), label(2)}, gateway.picked())
+
+    def test_reading_the_journal_writes_none(self) -> None:
+        """What was read of one upstream is not written before the others are."""
+        self.steady(1, 2).stop()
+        written: list[bytes] = []
+        self.patch(Journal, "_put", lambda journal, data: written.append(data))
+        gateway = self.gateway().start(connected=False)
+        self.assertEqual([], written)
+        gateway.client.connect()
+        self.clock.advance(0)
+        self.register(3)
+        self.clock.advance(0.05)
+        self.assertEqual(1, len(written))
+
+    def test_written_while_away(self) -> None:
+        """A failure that takes a held member away makes nobody's knowledge newer."""
+        gateway = self.steady(1, 2, 3)
+        self.vanish(1, 2, 3)
+        self.clock.advance(0.05)
+        gateway.client.suspend()
+        self.clock.advance(500)
+        gateway.discovery.doubted(address(1), False)
+        gateway.stop()
+        known = self.gateway().start(connected=False)
+        self.assertEqual(
+            ({label(2), label(3)}, 500.0), (known.picked(), known.shown()["stale_for"])
+        )
 
     def test_a_journal_of_another_path(self) -> None:
         """The configuration has changed: its members are others."""

@@ -189,14 +189,32 @@ class Reads(WatcherTestCase):
         self.register(1, 2, weight=7)
         self.assertEqual(listing(1, 2, weight=7), self.told()[-1])
 
+    def test_an_answer_of_before(self) -> None:
+        """It comes after all was read anew, and says what is no longer so."""
+        self.register(1, 2)
+        watcher = self.make()
+        late: Deferred[Node] = Deferred()
+        get = self.client.get
+        self.patch(self.client, "get", lambda path: late)
+        self.register(1, weight=2)
+        self.patch(self.client, "get", get)
+        watcher.start_over(0)
+        self.clock.advance(0)
+        self.told()
+        late.callback(Node(data(1, weight=99), 0))
+        self.register(2, weight=2)
+        self.assertEqual([listing(1, 2, weight=2)], self.told())
+
     def test_joined_while_all_is_read_anew(self) -> None:
         """Whoever was not read anew yet still is, and is watched."""
         pending: list[tuple[str, Deferred[Node]]] = []
+        asked: list[str] = []
         get = self.client.get
 
         def later(path: str) -> Deferred[Node]:
             answer: Deferred[Node] = Deferred()
             pending.append((path, answer))
+            asked.append(path)
             return answer
 
         def answer_all() -> None:
@@ -217,6 +235,7 @@ class Reads(WatcherTestCase):
         self.assertEqual([listing(*range(1000))], self.told())
         answer_all()
         self.assertEqual([listing(*range(1000), 2000)], self.told())
+        self.assertEqual((1001, 1001), (len(asked), len(set(asked))))
         # All of them are watched once more: a change of any is seen.
         self.patch(self.client, "get", get)
         unread = [number for number in range(1000) if member(number) not in read]

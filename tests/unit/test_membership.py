@@ -423,11 +423,12 @@ class Flapping(SynchronousTestCase):
 
     def test_memory_is_bounded(self) -> None:
         """Who has not come back for a minute is forgotten, and of joins the last four are known."""
-        after, now = start([1]), 20.0
-        for number in range(2, 300):
-            after = listed(after, names([1, number]), RULES, now, steady=True)
+        after, now = start(range(100, 150)), 20.0
+        for number in range(200):
+            present = {*range(100, 150), 150 + number % 100}
+            after = listed(after, names(present), RULES, now, steady=True)
             now += 1
-        self.assertLess(len(after.left), 62)
+        self.assertEqual((51, 59), (len(after.members), len(after.left)))
         for _ in range(30):
             after = listed(after, names([1]), RULES, now, steady=False)
             after = listed(after, names([1, 2]), RULES, now, steady=False)
