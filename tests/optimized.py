@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# It lowers a bound to see it held; a compiled module's constants cannot be changed from outside.
+_PATCHES_A_CONSTANT = "tests/unit/test_limits.py::Clients::test_the_memo_is_bounded"
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -25,13 +27,14 @@ def main() -> None:
         place = Path(folder)
         shutil.unpack_archive(wheels[-1], place, "zip")
         shutil.copytree(HERE / "tests", place / "tests")
+        shutil.copytree(HERE / "docs", place / "docs")
         shutil.copy(HERE / "pyproject.toml", place)
         asked = [sys.executable, "-c", "import gatewayd.proxy.forward as f; print(f.__file__)"]
         used = subprocess.run(asked, cwd=place, capture_output=True, text=True, check=True).stdout
         if not used.strip().endswith(".so") or folder not in used:
             raise SystemExit(f"not the compiled one: {used}")
         for suite in ("tests/unit", "tests/simulated"):
-            run = [sys.executable, "-m", "pytest", "-q", suite]
+            run = [sys.executable, "-m", "pytest", "-q", suite, f"--deselect={_PATCHES_A_CONSTANT}"]
             subprocess.run(run, cwd=place, check=True)
 
 

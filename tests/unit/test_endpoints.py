@@ -52,14 +52,16 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual((endpoint.name, endpoint.state), ("db.internal:81", UNCHECKED))
         self.assertEqual((endpoint.in_flight, endpoint.picks, endpoint.connect_failures), (0, 0, 0))
         self.assertEqual(endpoint.errors, {})
-        others = set(Endpoint.__slots__) - {
+        others = {name for name in dir(endpoint) if not name.startswith("_")} - {
             "address",
+            "authority",
             "host",
             "label",
             "name",
             "port",
             "source",
             "state",
+            "usable",
             "weight",
         }
         self.assertEqual([name for name in others if getattr(endpoint, name)], [])

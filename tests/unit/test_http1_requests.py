@@ -48,7 +48,8 @@ quick = settings(deadline=None, database=None, max_examples=150)
 def facts(head: RequestHead) -> dict[str, object]:
     """All that is known of a head, but for what is as in any GET."""
     known = {name: getattr(head, name) for name in FACTS}
-    return {name: value for name, value in known.items() if value != getattr(RequestHead, name, [])}
+    plain = RequestHead([])
+    return {name: value for name, value in known.items() if value != getattr(plain, name)}
 
 
 def outcome(block: bytes, rules: PathRules | None = None, max_headers: int = 0) -> object:

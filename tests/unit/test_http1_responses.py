@@ -36,12 +36,9 @@ def outcome(block: bytes, method: bytes = b"GET") -> object:
     except GatewayError as error:
         return type(error).__name__, error.answer_status, error.detail
     known = {name: getattr(head, name) for name in FACTS}
-    plain = {"lines": [], "length": 0}
-    return {
-        name: value
-        for name, value in known.items()
-        if value != plain.get(name, getattr(ResponseHead, name, None))
-    }
+    plain = ResponseHead([])
+    plain.length = 0
+    return {name: value for name, value in known.items() if value != getattr(plain, name)}
 
 
 def ok(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
