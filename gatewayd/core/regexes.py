@@ -33,7 +33,8 @@ _GROUP_STEP: Final = 80  # of a repeated group; worst with a capture in it
 _BYTE: Final = 2  # a fixed byte, tried from each of a choice's ways
 _CLASS: Final = 7
 _BRANCH: Final = 8
-_LAZY: Final = 8  # a lazy repeat of a byte or class, for beginning it
+_GREEDY: Final = 5  # a repeat of a byte or class, for beginning it
+_LAZY: Final = 8
 _GROUP: Final = 40  # a repeated or optional group, for beginning it
 _BUDGET: Final = 25 * LIMIT * LIMIT
 
@@ -275,8 +276,8 @@ class _Walk:
         cost = 0
         for operator, argument in self._flat(items):
             if str(operator) in _REPEATS:
-                lazy = _LAZY if str(operator) == "MIN_REPEAT" else 0
-                cost += lazy if self._is_atom(argument[2]) else _GROUP
+                simple = _LAZY if str(operator) == "MIN_REPEAT" else _GREEDY
+                cost += simple if self._is_atom(argument[2]) else _GROUP
             if not self._can_be_none((operator, argument)):
                 return cost
         return cost + beyond
