@@ -74,9 +74,7 @@ def main() -> None:
         wheel = next(elsewhere.glob("*.whl"))
         for kind, what in (("wheel", [wheel]), ("editable", ["--editable", HERE])):
             environment = elsewhere / kind
-            subprocess.run(
-                [sys.executable, "-m", "venv", "--system-site-packages", environment], check=True
-            )
+            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
             python = environment / "bin" / "python"
             subprocess.run([python, "-m", "pip", "install", *quiet, *what], check=True)
             shows_plugin(python, elsewhere)
