@@ -50,10 +50,11 @@ class Shared:
         context: Context,
         random: Random,
         resolver: Resolver,
-        inherited: Mapping[str, int],
+        inherited: dict[str, int],
         traces: Mapping[str, Trace],
         warn: Callable[[str], None],
         notice: Callable[[str], None],
+        accepts: bool = True,
         dialer: Any = None,
         check_of: Callable[[schema.HealthCheck], Check] | None = None,
         zookeeper_of: Callable[[schema.ZooKeeper], Client] | None = None,
@@ -64,7 +65,8 @@ class Shared:
         context: of all exchanges.
         random: chance.
         resolver: of endpoints that are names.
-        inherited: sockets by name.
+        inherited: sockets that listen already (net.ports.inherited_sockets).
+        accepts: whether this process takes clients; False = it holds the sockets for its workers.
         traces: debug output by subsystem.
         warn, notice: take messages for people.
         dialer: opens connections to endpoints; None = over the network.
@@ -77,6 +79,7 @@ class Shared:
         self.random = random
         self.resolver = resolver
         self.inherited = inherited
+        self.accepts = accepts
         self.traces = traces
         self.warn = warn
         self.notice = notice
@@ -214,23 +217,40 @@ def build_checker(
 
 def build_members(upstream: Upstream, config: schema.Upstream, shared: Shared) -> Members:
     """The service that gives an upstream its static members."""
-    members = [
-        StaticMember(entry.address, entry.weight)
-        if isinstance(entry, schema.EndpointEntry)
-        else StaticMember(entry)
-        for entry in config.endpoints
-    ]
     return Members(
         upstream,
-        members,
+        _static_members(config),
         shared.resolver,
         shared.reactor,
         refresh=config.dns.refresh,
         timeout=config.dns.timeout,
         warn=shared.warn,
-        allowed=Networks(config.members_allow) if config.members_allow else None,
+        allowed=_allowed_members(config),
         is_own=shared.is_own,
     )
+
+
+def change_members(members: Members, config: schema.Upstream) -> None:
+    """Have an upstream's members be those of a new configuration."""
+    members.become(
+        _static_members(config),
+        refresh=config.dns.refresh,
+        timeout=config.dns.timeout,
+        allowed=_allowed_members(config),
+    )
+
+
+def _static_members(config: schema.Upstream) -> list[StaticMember]:
+    return [
+        StaticMember(entry.address, entry.weight)
+        if isinstance(entry, schema.EndpointEntry)
+        else StaticMember(entry)
+        for entry in config.endpoints
+    ]
+
+
+def _allowed_members(config: schema.Upstream) -> Networks | None:
+    return Networks(config.members_allow) if config.members_allow else None
 
 
 def build_zookeeper(
@@ -278,6 +298,14 @@ def build_zookeeper(
         notice=shared.notice,
         trace=shared.traces["zookeeper"],
     )
+    follow(service, config, members)
+    return service
+
+
+def follow(
+    service: ZooKeeperService, config: schema.Config, members: Mapping[str, Members]
+) -> None:
+    """Have upstreams take their members from ZooKeeper as a configuration says, and no others."""
     for name, upstream in config.upstreams.items():
         source = upstream.zookeeper
         if source is not None:
@@ -289,7 +317,9 @@ def build_zookeeper(
             service.follow(
                 name, Source(source.path, source.format, source.endpoint, rules), members[name]
             )
-    return service
+    for name in list(service.discoveries):
+        if name not in config.upstreams or config.upstreams[name].zookeeper is None:
+            service.unfollow(name)
 
 
 def build_routes(
@@ -420,6 +450,7 @@ def build_listener(
         counters=shared.counters.listener(name),
         reactor=shared.reactor,
         inherited=shared.inherited,
+        accepts=shared.accepts,
         limits=Limits(
             max_connections=limits.max_connections,
             max_header_bytes=limits.max_header_bytes,

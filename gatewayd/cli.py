@@ -22,11 +22,6 @@ from gatewayd.core.addresses import Address, parse_listen
 DEFAULT_CONFIG: Final = "/etc/gatewayd/gatewayd.yaml"
 EX_CONFIG: Final = 78
 EX_NO_ROUTE: Final = 2
-_LATER: Final = {
-    "reload": "reloading the configuration",
-    "undrain": "draining the gateway",
-    "upgrade": "upgrading in place",
-}
 _TIMEOUT: Final = 35.0  # seconds: longer than any answer of the admin interface takes
 
 
@@ -93,10 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="as JSON")
     _talks(explain, _explain)
 
-    drain = commands.add_parser("drain", help="no new requests to an endpoint")
+    drain = commands.add_parser(
+        "drain",
+        help="end keep-alive and be unready; with UPSTREAM ENDPOINT, no requests to that one",
+    )
     drain.add_argument("upstream", nargs="?", metavar="UPSTREAM")
     drain.add_argument("endpoint", nargs="?", metavar="ENDPOINT")
     _talks(drain, _drain)
+    undrain = commands.add_parser("undrain", help="take a drain of the gateway back")
+    _talks(undrain, _drain_all)
     enable = commands.add_parser("enable", help="requests to an endpoint again")
     enable.add_argument("upstream", metavar="UPSTREAM")
     enable.add_argument("endpoint", metavar="ENDPOINT")
@@ -112,10 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("upstream", metavar="UPSTREAM")
     _talks(accept, _accept)
 
-    for name, what in _LATER.items():
-        later = commands.add_parser(name, help=f"{what} (not yet supported)")
-        later.add_argument("rest", nargs="*")
-        later.set_defaults(act=_later)
+    reload = commands.add_parser("reload", help="serve the configuration file as it is now")
+    reload.add_argument("--plan", action="store_true", help="only print what would change")
+    reload.add_argument("--json", action="store_true", help="as JSON")
+    _talks(reload, _reload)
+
+    upgrade = commands.add_parser("upgrade", help="have the installed version take over")
+    _talks(upgrade, _upgrade)
     return parser
 
 
@@ -150,7 +153,7 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
     from twisted.internet.error import CannotListenError
     from twisted.logger import globalLogBeginner
 
-    from gatewayd.service import Gateway
+    from gatewayd.service import Gateway, why_not_bound
 
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
@@ -160,17 +163,8 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
             also(reactor)
         gateway.privilegedStartService()
         gateway.startService()
-    except CannotListenError as error:
-        port = error.port.decode() if isinstance(error.port, bytes) else error.port
-        where = f"{error.interface}:{port}" if error.interface else str(port)
-        reason = getattr(error.socketError, "strerror", None) or error.socketError
-        raise Refused(f"cannot listen on {where}: {reason}") from error
-    except KeyError as error:
-        raise Refused(
-            f"no socket called {error.args[0]} was passed by systemd (FileDescriptorName=)"
-        ) from error
-    except OSError as error:
-        raise Refused(f"{error.filename or 'start'}: {error.strerror}") from error
+    except (CannotListenError, KeyError, OSError) as error:
+        raise Refused(why_not_bound(error)) from error
     reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
     reactor.run()
     return 0
@@ -198,10 +192,6 @@ def _check(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     print(json.dumps(json_schema(), indent=2))
     return 0
-
-
-def _later(options: argparse.Namespace) -> int:
-    raise Refused(f"{options.command}: {_LATER[options.command]} is not yet supported")
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -294,9 +284,53 @@ def _admin_of(options: argparse.Namespace) -> tuple[Address, str]:
     return admin.address._replace(host=host), token or admin.token
 
 
+def _reload(options: argparse.Namespace) -> int:
+    status, body = ask(options, "POST", "/reload?plan=1" if options.plan else "/reload")
+    if status == 504:
+        raise Refused(body.decode().strip())
+    if status not in (200, 409):
+        raise Refused(f"the gateway answered {status}: {body.decode().strip()}")
+    found = json.loads(body)
+    if status == 409:
+        raise Refused("nothing has changed:\n" + "\n".join(found["errors"]))
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for change in found["changes"]:
+        print(change["text"])
+    if not found["changes"]:
+        print("nothing changes")
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    status, body = ask(options, "POST", "/upgrade")
+    if status != 202:
+        raise Refused(body.decode().strip())
+    found = json.loads(body)
+    print(
+        f"gatewayd {found['version']}, pid {found['pid']}, serves; the former one drains and leaves"
+    )
+    return 0
+
+
+def _drain_all(options: argparse.Namespace) -> int:
+    status, body = ask(options, "POST", f"/{options.command}")
+    if status != 202:
+        raise Refused(body.decode().strip())
+    print(
+        "unready, and keep-alive ends; `gatewayd undrain` takes it back"
+        if options.command == "drain"
+        else "ready again"
+    )
+    return 0
+
+
 def _drain(options: argparse.Namespace) -> int:
+    if options.upstream is None:
+        return _drain_all(options)
     if options.endpoint is None:
-        raise Refused("draining the gateway is not yet supported; name UPSTREAM and ENDPOINT")
+        raise Refused("drain what? name UPSTREAM and ENDPOINT, or nothing for the whole gateway")
     upstream, endpoint = quote(options.upstream, safe=""), quote(options.endpoint, safe="")
     path = f"/upstreams/{upstream}/endpoints/{endpoint}/{options.command}"
     status, body = ask(options, "POST", path)

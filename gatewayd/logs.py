@@ -335,8 +335,8 @@ class AppLog:
 
     def __init__(self, writer: LineWriter, *, level: str, form: str) -> None:
         """Args: level: one of LEVELS, the least that is written. form: `text` or `json`."""
-        self._writer = writer
-        self._form = form
+        self.writer = writer
+        self.form = form
         self.level = level
 
     @property
@@ -366,11 +366,11 @@ class AppLog:
         moment = datetime.fromtimestamp(event["log_time"], UTC)
         stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         system = str(event.get("log_system") or event.get("log_namespace") or "-")
-        if self._form == "json":
+        if self.form == "json":
             fields = {"ts": stamp, "level": name, "system": system, "message": message}
             line = json.dumps(fields).encode() + b"\n"
         else:
             safe = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "?", message).rstrip().replace("\n", "\n  ")
             line = f"{stamp} {name} [{system}] {safe}\n".encode("utf-8", "replace")
-        self._writer.write(line)
-        self._writer.push()  # these are few, and the last ones before a crash matter most
+        self.writer.write(line)
+        self.writer.push()  # these are few, and the last ones before a crash matter most

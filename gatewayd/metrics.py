@@ -47,6 +47,7 @@ class Snapshot:
         *,
         digest: str,
         loaded: float,
+        reloaded: bool = True,
         now: float,
     ) -> None:
         """Copy what changes.
@@ -56,10 +57,12 @@ class Snapshot:
             upstreams: all of them.
             zookeeper: None where there is none.
             digest, loaded: of the configuration, and when it was loaded, in seconds since 1970.
+            reloaded: whether the last reload worked.
             now: on the gateway's clock.
         """
         self.digest = digest
         self.loaded = loaded
+        self.reloaded = reloaded
         self.requests: list[tuple[tuple[str, ...], float]] = []
         self.durations: list[tuple[tuple[str, ...], list[int], float]] = []
         self.bytes_in: list[tuple[tuple[str, ...], float]] = []
@@ -307,7 +310,12 @@ class _Collector:
         yield _gauge(
             "config_info", "The configuration that runs", ("digest",), [((shot.digest,), 1.0)]
         )
-        yield _gauge("config_last_reload_success", "Whether the last load worked", (), [((), 1.0)])
+        yield _gauge(
+            "config_last_reload_success",
+            "Whether the last load worked",
+            (),
+            [((), float(shot.reloaded))],
+        )
         yield _gauge(
             "config_last_reload_timestamp_seconds", "When it was loaded", (), [((), shot.loaded)]
         )

@@ -28,13 +28,25 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_BODY: Final = 65536
 _IDLE_SECONDS: Final = 30
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
-_LATER: Final = ("/reload", "/drain", "/undrain")
 _ACCEPT: Final = re.compile(r"/upstreams/([^/]+)/accept\Z").match
 _ENDPOINT: Final = re.compile(r"/upstreams/([^/]+)/endpoints/([^/]+)/(drain|enable)\Z").match
 
 
 class NotReady(Exception):
     """Traffic should not come yet, or no more; says why."""
+
+
+class Refused(Exception):
+    """What was asked cannot be done, and nothing has changed; `errors` say why."""
+
+    def __init__(self, errors: list[str]) -> None:
+        """Args: errors: for people."""
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+class Lagging(Exception):
+    """What was asked is under way, but somebody has not confirmed it in time; says who."""
 
 
 class Asked(Protocol):
@@ -66,6 +78,12 @@ class Asked(Protocol):
     def fleet(self) -> Any:
         """A Deferred of the gateways that ZooKeeper knows; raises LookupError."""
 
+    def reload(self, *, only_plan: bool = False) -> Any:
+        """A Deferred of the changes; fails with Refused or Lagging."""
+
+    def drain(self, draining: bool) -> None:
+        """Be unready and end keep-alive, or take that back."""
+
     def drain_endpoint(self, upstream: str, endpoint: str, drained: bool) -> None:
         """Take an endpoint out or put it back; raises LookupError."""
 
@@ -94,9 +112,13 @@ class AdminService(Service):
         """
         self.address = address
         self._reactor = reactor
-        root = _Root(asked, address, token.encode(), frozenset(open_paths))
-        self._site = _QuietSite(root, timeout=_IDLE_SECONDS)
+        self._root = _Root(asked, address, token.encode(), frozenset(open_paths))
+        self._site = _QuietSite(self._root, timeout=_IDLE_SECONDS)
         self._port: Any = None
+
+    def become(self, token: str, open_paths: Iterable[str]) -> None:
+        """Let others in from now on; Args: as those of the constructor."""
+        self._root.become(token.encode(), frozenset(open_paths))
 
     def privilegedStartService(self) -> None:
         """Twisted: bind.
@@ -159,6 +181,11 @@ class _Root(Resource):
             "/explain": self._explain,
             "/fleet": self._fleet,
         }
+        self._posts: dict[str, Callable[[Request], Any]] = {
+            "/reload": self._reload,
+            "/drain": lambda request: self._drain(request, True),
+            "/undrain": lambda request: self._drain(request, False),
+        }
 
     def render(self, request: Request) -> Any:
         """Twisted: answer."""
@@ -174,7 +201,7 @@ class _Root(Resource):
             return self._gets[path](request)
         if method in ("POST", "PUT"):
             return self._write(request, method, path)
-        known = path in self._gets or path == "/logging"
+        known = path in self._gets or path in self._posts or path == "/logging"
         return (
             self._say(request, 405, "not here")
             if known
@@ -187,7 +214,11 @@ class _Root(Resource):
         given = (request.getHeader(b"authorization") or b"").strip()
         return hmac.compare_digest(given, b"Bearer " + self._token)
 
-    def _write(self, request: Request, method: str, path: str) -> bytes:
+    def become(self, token: bytes, open_paths: frozenset[str]) -> None:
+        """Let others in from now on."""
+        self._token, self._open = token, open_paths
+
+    def _write(self, request: Request, method: str, path: str) -> Any:
         kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json" or not self._own_host(request):
             return self._say(
@@ -203,8 +234,8 @@ class _Root(Resource):
         accept = _ACCEPT(path)
         if method == "POST" and accept is not None:
             return self._accept(request, accept.group(1))
-        if method == "POST" and path in _LATER:
-            return self._say(request, 501, f"{path} is not yet supported")
+        if method == "POST" and path in self._posts:
+            return self._posts[path](request)
         return self._say(request, 404, "no such page")
 
     def _own_host(self, request: Request) -> bool:
@@ -284,21 +315,55 @@ class _Root(Resource):
             asked = self._asked.fleet()
         except LookupError as error:
             return self._say(request, 404, str(error.args[0]))
+        return self._later(
+            request,
+            asked,
+            lambda gateways: self._json(request, gateways),
+            lambda failure: self._say(request, 503, f"ZooKeeper: {failure.getErrorMessage()}"),
+        )
+
+    def _later(
+        self,
+        request: Request,
+        asked: Any,
+        answer: Callable[[Any], bytes],
+        failed: Callable[[Failure], bytes],
+    ) -> int:
+        """Answer when a Deferred fires, if the client is still there."""
         gone: list[Any] = []
         request.notifyFinish().addErrback(gone.append)
 
-        def answered(text: bytes) -> None:
-            if not gone:
-                request.write(text)
-                request.finish()
+        def write(text: bytes) -> None:
+            request.write(text)
+            request.finish()
 
         asked.addCallbacks(
-            lambda gateways: answered(self._json(request, gateways)),
-            lambda failure: answered(
-                self._say(request, 503, f"ZooKeeper: {failure.getErrorMessage()}")
-            ),
+            lambda found: None if gone else write(answer(found)),
+            lambda failure: None if gone else write(failed(failure)),
         )
         return NOT_DONE_YET
+
+    def _reload(self, request: Request) -> int:
+        only_plan = bool((request.args or {}).get(b"plan"))
+
+        def failed(failure: Failure) -> bytes:
+            if isinstance(failure.value, Refused):
+                return self._json(request, {"errors": failure.value.errors}, 409)
+            return self._say(request, 504, failure.getErrorMessage())
+
+        return self._later(
+            request,
+            self._asked.reload(only_plan=only_plan),
+            lambda changes: self._json(
+                request,
+                {"changes": [{**each.shown(), "text": str(each)} for each in changes]},
+            ),
+            failed,
+        )
+
+    def _drain(self, request: Request, draining: bool) -> bytes:
+        self._asked.drain(draining)
+        return self._json(request, {"draining": draining}, 202)
 
     def _drain_endpoint(self, request: Request, upstream: str, endpoint: str, do: str) -> bytes:
         try:

@@ -5,7 +5,7 @@ States and events are one table; its diagram is in docs/architecture.md.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 CLOSED: Final = "closed"
 OPEN: Final = "open"
@@ -75,17 +75,13 @@ class Rate:
         self._failed = [0] * _SLICES
 
 
-class BreakerRules:
+class BreakerRules(NamedTuple):
     """When breakers open, and for how long."""
 
-    def __init__(
-        self, *, error_rate: float, window: float, min_requests: int, open_for: float
-    ) -> None:
-        """Args: error_rate: 0 to 1. window, open_for: seconds. min_requests: within a window."""
-        self.error_rate = error_rate
-        self.window = window
-        self.min_requests = min_requests
-        self.open_for = open_for
+    error_rate: float  # 0 to 1
+    window: float  # seconds
+    min_requests: int  # within a window
+    open_for: float  # seconds
 
 
 class Breaker:
@@ -100,6 +96,11 @@ class Breaker:
         self.state = CLOSED
         self.until = 0.0  # when it is open no longer
         self._probe_until = 0.0  # a probe that comes to no verdict counts no longer then; 0 = none
+
+    @property
+    def rules(self) -> BreakerRules:
+        """What it goes by."""
+        return self._rules
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state} failed={self._rate.failed}/{self._rate.total}>"
@@ -142,6 +143,12 @@ class Breaker:
                 self._rate.clear()
             return True
         return False  # it was sent before the circuit opened
+
+    def open_until(self, until: float) -> None:
+        """Another process's circuit to the same place has opened: so does this one."""
+        self.state = OPEN
+        self.until = until
+        self._probe_until = 0.0
 
     def retry_after(self, now: float) -> int:
         """Whole seconds until a request may be tried again, at least 1."""

@@ -90,6 +90,25 @@ class Health:
         self._breaker = breaker
         self.panic = False
 
+    def become(self, planned: Health, members: Sequence[Endpoint], now: float) -> None:
+        """Go by other rules from now on; marks stay, but for those that nobody would lift any more."""
+        if planned._breaker != self._breaker:
+            self._breaker = planned._breaker
+            for each in members:
+                each.breaker = Breaker(self._breaker) if self._breaker is not None else None
+        self.passive = planned.passive
+        self.active = planned.active
+        self.slow_start = planned.slow_start
+        self.panic_threshold = planned.panic_threshold
+        for each in members:
+            if self.active is None:
+                each.down = each.awaits_check = False
+            if self.passive is None:
+                each.ejected_until = 0.0
+            if not self.slow_start:
+                each.slow_until = 0.0
+            self.settle(each, now)
+
     # --- what happens to an endpoint
 
     def joined(self, endpoint: Endpoint, now: float, *, first: bool) -> None:

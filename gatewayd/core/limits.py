@@ -18,6 +18,22 @@ class Verdict(NamedTuple):
     wait: float  # seconds until the next one may come; 0 if it may come now
 
 
+class Share(NamedTuple):
+    """A worker's part in what the whole gateway may do."""
+
+    number: int
+    of: int  # workers
+
+    def part(self, count: int) -> int:
+        """Of a limit: the parts of all workers add up to it, but nobody has less than 1; 0 stays 0."""
+        if not count:
+            return 0
+        return max(1, count // self.of + (self.number < count % self.of))
+
+
+ALONE: Final = Share(0, 1)
+
+
 class RateLimit:
     """A token bucket for each key.
 
@@ -52,6 +68,11 @@ class RateLimit:
             self._full_at.popitem(last=False)
         remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
         return Verdict(True, remaining, 0.0)
+
+    def divide(self, of: int) -> None:
+        """Allow only so great a part of the rate; a request at a time always has room."""
+        self._step = of / self.rate
+        self._depth = max(self.burst / self.rate, self._step)
 
     def adopt(self, former: RateLimit, now: float) -> None:
         """Take over the buckets of a limit that this one replaces: a reload forgives nobody.

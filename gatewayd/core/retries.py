@@ -83,6 +83,11 @@ class RetryPolicy:
         self.budget = Budget(budget)
         self.buffer = buffer
 
+    def adopt(self, former: RetryPolicy) -> None:
+        """Go on with the budget of a policy that this one replaces: a reload forgives nothing."""
+        former.budget.share = self.budget.share
+        self.budget = former.budget
+
     def refusal(self, kind: str, method: bytes, *, tries: int, sent: bool, held: bool) -> str:
         """Why a failed request is not tried again; empty if it may be, budget permitting.
 

@@ -43,6 +43,11 @@ class Source:
         self.endpoint = endpoint
         self.rules = rules
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """All but the rules: another place is another membership."""
+        return self.path, self.form, self.endpoint
+
 
 class Discovery:
     """One upstream's membership; made by the service."""
@@ -65,6 +70,14 @@ class Discovery:
 
     def __repr__(self) -> str:
         return f"<Discovery {self.name} {self.source.path} members={len(self.membership.members)}>"
+
+    def take_over(self, former: Discovery) -> None:
+        """Go on with what another session's discovery knows of the same path."""
+        self.membership = former.membership
+        self.origin = former.origin
+        self._names = former._names
+        self._told = former._told
+        self._set_alarm(self._service.now())
 
     def restore(self, known: Mapping[Address, int], age: float) -> None:
         """Begin with what the journal knows, some seconds old."""
@@ -160,12 +173,23 @@ class Discovery:
             self._timer.cancel()
         self._timer = self._service.clock.callLater(seconds, self._time_passed)
 
+    def start_over(self, jitter: float) -> None:
+        """Read everything anew, within so many seconds."""
+        if self.watcher is not None:
+            self.watcher.start_over(jitter)
+
     def stop(self) -> None:
         """Change nothing any more."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self.watcher is not None:
             self.watcher.stop()
+
+    def end(self) -> None:
+        """Name no members any more."""
+        self.stop()
+        self._members.doubts = None
+        self._members.set_discovered(())
 
     def shown(self, now: float) -> dict[str, Any]:
         """For /status: where this knowledge comes from, how old it is, and what is held."""
@@ -254,8 +278,29 @@ class ZooKeeperService(Service):
         return f"<ZooKeeperService {self.session!r} upstreams={len(self.discoveries)}>"
 
     def follow(self, name: str, source: Source, members: Members) -> None:
-        """Let an upstream take its members from ZooKeeper; before the service starts."""
-        self.discoveries[name] = Discovery(name, source, members, self)
+        """Let an upstream take its members from ZooKeeper; what it has stays until the first answer."""
+        former = self.discoveries.get(name)
+        if former is not None and former.source.place == source.place:
+            former.source = source
+            return
+        if former is not None:
+            former.stop()
+        self.discoveries[name] = discovery = Discovery(name, source, members, self)
+        if self.running:
+            self._watch(discovery)
+            if self.session.state == CONNECTED:
+                discovery.start_over(0.0)
+
+    def unfollow(self, name: str) -> None:
+        """An upstream takes its members from ZooKeeper no more."""
+        self.discoveries.pop(name).end()
+
+    def take_over(self, former: ZooKeeperService) -> None:
+        """Begin with what a service knows that this one replaces; before it starts."""
+        for name, discovery in self.discoveries.items():
+            known = former.discoveries.get(name)
+            if known is not None and known.source.place == discovery.source.place:
+                discovery.take_over(known)
 
     # --- Twisted's side
 
@@ -264,22 +309,9 @@ class ZooKeeperService(Service):
         super().startService()
         known = self._journal.read() if self._journal is not None else {}
         for name, discovery in self.discoveries.items():
-            source = discovery.source
-            discovery.watcher = Watcher(
-                source.path,
-                source.form,
-                source.endpoint,
-                self.client,
-                self.clock,
-                self._random,
-                watch_timeout=self._watch_timeout,
-                found=discovery.found,
-                count=self.count,
-                warn=self.warn,
-                trace=self._trace,
-            )
+            self._watch(discovery)
             path, members = known.get(name, ("", {}))
-            if path == source.path and members:
+            if path == discovery.source.path and members and not discovery.origin:
                 self.notice(
                     f"upstream {name}: {len(members)} members from the journal, to begin with"
                 )
@@ -289,6 +321,22 @@ class ZooKeeperService(Service):
         if self._journal is not None:
             self._rewrite = self.clock.callLater(_REWRITE, self._keep_young)
         self._late = self.clock.callLater(self._connect_timeout, self._not_connected)
+
+    def _watch(self, discovery: Discovery) -> None:
+        source = discovery.source
+        discovery.watcher = Watcher(
+            source.path,
+            source.form,
+            source.endpoint,
+            self.client,
+            self.clock,
+            self._random,
+            watch_timeout=self._watch_timeout,
+            found=discovery.found,
+            count=self.count,
+            warn=self.warn,
+            trace=self._trace,
+        )
 
     def _keep_young(self) -> None:
         """A membership that has not changed for a day is as good as ever: the journal says so."""
@@ -340,8 +388,7 @@ class ZooKeeperService(Service):
         first = not self._session_id
         self._session_id = self.client.session
         for discovery in self.discoveries.values():
-            if discovery.watcher is not None:
-                discovery.watcher.start_over(0.0 if first else _JITTER)
+            discovery.start_over(0.0 if first else _JITTER)
         if self._registration is not None:
             self._registration.renew()
 

@@ -14,6 +14,7 @@ from gatewayd.core.addresses import Address
 from gatewayd.net.transports import EagerServer, EagerUnixServer
 
 BACKLOG: Final = 1024  # nginx 511, HAProxy maxconn; Twisted's own 50 loses bursts
+HANDED: Final = "GATEWAYD_SOCKETS"  # lines of FD=ADDRESS
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3)
 
 
@@ -37,9 +38,22 @@ class _Port(_Roomy, tcp.Port):
 
 class _UnixPort(_Roomy, unix.Port):
     transport = EagerUnixServer
+    _yielded = False
+
+    def yield_path(self) -> None:
+        """Somebody else listens on this socket now: its file outlives this port."""
+        self._yielded = True
+
+    def connectionLost(self, reason: Any) -> None:
+        """Twisted: the port is closed."""
+        if self._yielded:
+            self.lockFile: Any = None
+            tcp.Port.connectionLost(self, reason)
+        else:
+            super().connectionLost(reason)
 
 
-def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str, int]) -> Any:
+def listen(address: Address, factory: Any, reactor: Any, fd: int | None = None) -> Any:
     """Open a listening socket.
 
     Args:
@@ -47,22 +61,23 @@ def listen(address: Address, factory: Any, reactor: Any, inherited: Mapping[str,
         factory: Twisted's protocol factory, with `room()`: connections it takes now; when that is 0
             it has paused the port itself, or makes room.
         reactor: Twisted's reactor.
-        inherited: descriptors by name, from `inherited_sockets`.
+        fd: a socket that listens there already; it is duplicated.
 
     Returns:
         A started port: stopListening, getHost, pauseProducing, resumeProducing.
 
     Raises:
         twisted.internet.error.CannotListenError: in use, not allowed, or no such address.
-        KeyError: no inherited socket has that name.
+        KeyError: the address names a socket that was not passed.
     """
-    if address.kind == "fd":
-        fd = inherited[address.host]
+    if fd is not None:
         with socket.socket(fileno=os.dup(fd)) as probe:
             family = probe.family
             probe.setblocking(False)
         adopt: Any = (_UnixPort if family == socket.AF_UNIX else _Port)._fromListeningDescriptor
         port = adopt(reactor, fd, *([] if family == socket.AF_UNIX else [family]), factory)
+    elif address.kind == "fd":
+        raise KeyError(address.host)
     elif address.kind == "unix":
         path: Any = address.host
         _remove_stale(address.host)
@@ -96,15 +111,22 @@ def is_local(host: str) -> bool:
 
 
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, int]:
-    """The sockets that systemd passed, by name (sd_listen_fds_with_names(3)).
+    """The sockets that systemd or a former version of this gateway passed, by address.
+
+    Those of systemd are called `fd:NAME` (sd_listen_fds_with_names(3)); those of a gateway that is
+    being replaced go by the address that its configuration has.
 
     Args:
-        environ: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES are looked at.
+        environ: LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES and GATEWAYD_SOCKETS are looked at.
         pid: our own.
     """
-    if environ.get("LISTEN_PID") != str(pid):
-        return {}
-    count = int(environ.get("LISTEN_FDS", "0"))
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    names += ["unknown"] * (count - len(names))
-    return {names[index]: _FIRST_INHERITED + index for index in range(count)}
+    found: dict[str, int] = {}
+    if environ.get("LISTEN_PID") == str(pid):
+        count = int(environ.get("LISTEN_FDS", "0"))
+        names = environ.get("LISTEN_FDNAMES", "").split(":")
+        names += ["unknown"] * (count - len(names))
+        found = {f"fd:{names[index]}": _FIRST_INHERITED + index for index in range(count)}
+    for pair in environ.get(HANDED, "").splitlines():
+        fd, _, address = pair.partition("=")
+        found[address] = int(fd)
+    return found

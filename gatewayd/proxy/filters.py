@@ -13,7 +13,7 @@ from gatewayd.core.addresses import Networks
 from gatewayd.core.counters import RouteCounters
 from gatewayd.core.errors import Denied, GatewayError, MaxConcurrent, RateLimited
 from gatewayd.core.exchange import Exchange
-from gatewayd.core.limits import RateLimit, Verdict, client_key
+from gatewayd.core.limits import RateLimit, Share, Verdict, client_key
 
 _LONG_KEY: Final = 64  # bytes; longer ones are kept by their digest, so that memory is bounded
 
@@ -119,6 +119,12 @@ class Filters:
         if self.allow is not None and client_ip not in self.allow:
             return f"{client_ip} is not among those allowed"
         return ""
+
+    def divide(self, share: Share, max_concurrent: int) -> None:
+        """Allow a worker's part of what the whole gateway does; buckets by client are shared instead."""
+        self.max_concurrent = share.part(max_concurrent)
+        if self.rate is not None and self.rate.key == "route":
+            self.rate.limit.divide(share.of)
 
     def adopt(self, former: Filters, now: float) -> None:
         """Take over what the filters that these replace have counted."""

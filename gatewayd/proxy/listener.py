@@ -73,6 +73,7 @@ class Listener(Service):
         counters: ListenerCounters,
         reactor: Any,
         inherited: Mapping[str, int],
+        accepts: bool = True,
         limits: Limits,
         timeouts: ClientTimeouts,
         path_rules: PathRules,
@@ -84,7 +85,8 @@ class Listener(Service):
         name, address: its label, and where it listens.
         root: finds the leaf of each request.
         context, counters, reactor: shared things.
-        inherited: descriptors by name (net.ports.inherited_sockets).
+        inherited: sockets that listen already, by listener or address (net.ports.inherited_sockets).
+        accepts: takes clients; False = it only holds the socket, for others.
         limits, timeouts, path_rules: what clients may do.
         trusted: peers whose X-Forwarded-* are believed.
         proxy_protocol: peers that begin with a PROXY header; None = nobody.
@@ -105,6 +107,7 @@ class Listener(Service):
         self.port: Any = None
         self._reactor = reactor
         self._inherited = inherited
+        self._accepts = accepts
         self._proxied = proxy_protocol
         self._on_full = on_full
         self._channels: set[ServerChannel] = set()
@@ -138,7 +141,33 @@ class Listener(Service):
         """
         super().privilegedStartService()
         if self.port is None:
-            self.port = listen(self.address, self, self._reactor, self._inherited)
+            fd = self._inherited.get(self.label, self._inherited.get(str(self.address)))
+            self.port = listen(self.address, self, self._reactor, fd)
+            if not self._accepts:
+                self.port.pauseProducing()
+
+    def succeed_to(self, former: Listener) -> None:
+        """Listen on the socket of a listener that goes; clients that wait there are not lost."""
+        self.port = listen(self.address, self, self._reactor, former.port.fileno())
+        if not self._accepts:
+            self.port.pauseProducing()
+        former.yield_path()
+
+    def yield_path(self) -> None:
+        """Leave a Unix socket's file when the port closes: somebody else listens there."""
+        if hasattr(self.port, "yield_path"):
+            self.port.yield_path()
+
+    def become(self, planned: Listener) -> None:
+        """Serve from now on as a listener that was made of a new configuration; clients stay."""
+        self.root = planned.root
+        self.limits = planned.limits
+        self.timeouts = planned.timeouts
+        self.path_rules = planned.path_rules
+        self.trusted = planned.trusted
+        self.heads.limit = planned.heads.limit
+        self._proxied = planned._proxied
+        self._resume()
 
     def startService(self) -> None:
         """Twisted: the service starts."""
@@ -218,9 +247,7 @@ class Listener(Service):
         """A client is no more."""
         self._channels.discard(channel)
         self.counters.open -= 1
-        if self.counters.paused and self.port is not None:
-            self.counters.paused = False
-            self.port.resumeProducing()
+        self._resume()
         if self._drained is not None and not self._channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
@@ -230,6 +257,12 @@ class Listener(Service):
     def rest(self, draining: bool) -> None:
         """Let keep-alive end by `Connection: close`, or go on as before."""
         self.draining = draining
+
+    def _resume(self) -> None:
+        """Accept again, where that was paused for too many clients."""
+        if self.counters.paused and self.port is not None:
+            self.counters.paused = False
+            self.port.resumeProducing()
 
     def drain(self) -> Deferred[None]:
         """Accept nobody else, and let everybody finish.
@@ -250,10 +283,16 @@ class Listener(Service):
             done.callback(None)
         return done
 
-    def abort(self) -> None:
-        """Cut whoever is left."""
-        for channel in list(self._channels):
+    def abort(self) -> int:
+        """Cut whoever is left.
+
+        Returns:
+            How many they are.
+        """
+        channels = list(self._channels)
+        for channel in channels:
             channel.transport.abortConnection()
+        return len(channels)
 
 
 class HeadMemory:
@@ -261,7 +300,7 @@ class HeadMemory:
 
     def __init__(self, limit: int) -> None:
         """Args: limit: bytes, 0 = any."""
-        self._limit = limit
+        self.limit = limit
         self._held: dict[ServerChannel, int] = {}
         self._total = 0
 
@@ -269,7 +308,7 @@ class HeadMemory:
         """A channel holds so many bytes of an unfinished head."""
         self._total += size - self._held.get(channel, 0)
         self._held[channel] = size
-        while self._limit and self._total > self._limit:
+        while self.limit and self._total > self.limit:
             largest = max(self._held, key=self._held.__getitem__)
             self.release(largest)
             largest.refuse_head()

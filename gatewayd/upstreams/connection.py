@@ -10,7 +10,7 @@ Whose fault it was is decided here and nowhere else: what a socket did becomes a
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -44,17 +44,13 @@ _TUNNEL: Final = 4
 _MAX_INTERIM: Final = 16  # 1xx heads before a final one: no server needs more than two
 
 
-class Timeouts:
+class Timeouts(NamedTuple):
     """An upstream's timeouts in seconds, 0 = never."""
 
-    def __init__(
-        self, *, connect: float, response_header: float, read: float, write: float
-    ) -> None:
-        """Args: as in the configuration."""
-        self.connect = connect
-        self.response_header = response_header
-        self.read = read
-        self.write = write
+    connect: float
+    response_header: float
+    read: float
+    write: float
 
 
 class UpstreamConnection:

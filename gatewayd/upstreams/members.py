@@ -95,6 +95,21 @@ class Members(Service):
         super().stopService()
         self._names.stop()
 
+    def become(
+        self,
+        members: Sequence[StaticMember],
+        *,
+        refresh: float,
+        timeout: float,
+        allowed: Networks | None,
+    ) -> None:
+        """Have other static members and rules from now on; Args: as those of the constructor."""
+        self._static = tuple(members)
+        self._allowed = allowed
+        self._refused.clear()
+        self._names.pace(refresh, timeout)
+        self._update()
+
     def set_discovered(self, members: Iterable[Discovered]) -> None:
         """Take what a registry names, beside the static members."""
         self._discovered = {each.address: each for each in members}

@@ -112,6 +112,10 @@ class Names:
         self._round = 0
         self._timer: Any = None
 
+    def pace(self, refresh: float, timeout: float) -> None:
+        """Look up as often, and wait as long, from the next round on."""
+        self._refresh, self._timeout = refresh, timeout
+
     def watch(self, names: set[str]) -> None:
         """Look these names up from now on, and no others; what is new at once."""
         if names == set(self._names):

@@ -81,6 +81,7 @@ class HTTPConnectionPool:
         self._dialer = dialer if dialer is not None else Dialer(reactor)
         self._opening: dict[UpstreamConnection, Deferred[UpstreamConnection]] = {}
         self._live: set[UpstreamConnection] = set()
+        self._outdated: set[UpstreamConnection] = set()  # of a former configuration
         self._stock_timers: dict[StockProtocol, Any] = {}
         self._stock_waiting: dict[Hashable, deque[Deferred[None]]] = {}
         self._closing: list[tuple[set[Any], Deferred[None]]] = []
@@ -89,6 +90,25 @@ class HTTPConnectionPool:
 
     def __repr__(self) -> str:
         return f"<HTTPConnectionPool {self.ledger!r}>"
+
+    def become(self, planned: HTTPConnectionPool) -> None:
+        """Work from now on as a pool that was made of a new configuration.
+
+        Connections are kept, but where they bear what has changed: then idle ones close now, and busy
+        ones when they are done.
+        """
+        mine, new = self.ledger, planned.ledger
+        mine.max_idle, mine.max_idle_per_endpoint = new.max_idle, new.max_idle_per_endpoint
+        mine.max_open = new.max_open
+        self.persistent = planned.persistent
+        self._idle_timeout = planned._idle_timeout
+        self.read_ahead = planned.read_ahead
+        changed = self.timeouts != planned.timeouts
+        if changed or self._max_header_bytes != planned._max_header_bytes:
+            self.timeouts = planned.timeouts
+            self._max_header_bytes = planned._max_header_bytes
+            self._outdated.update(self._live)
+            self.closeCachedConnections()
 
     # --- the data path's door
 
@@ -149,7 +169,8 @@ class HTTPConnectionPool:
 
     def release(self, connection: UpstreamConnection) -> None:
         """A connection's response is complete and nothing came after it."""
-        if self._closed or not self.ledger.keep(connection.endpoint, FAST, connection):
+        outdated = bool(self._outdated) and connection in self._outdated
+        if self._closed or outdated or not self.ledger.keep(connection.endpoint, FAST, connection):
             if self._trace.on:
                 self._trace.write(
                     f"keeps no connection to {connection.endpoint.label}: enough are idle"
@@ -177,6 +198,7 @@ class HTTPConnectionPool:
     def closed(self, connection: UpstreamConnection) -> None:
         """A connection is no more."""
         self._live.discard(connection)
+        self._outdated.discard(connection)
         self.ledger.closed(connection.endpoint)
         if self._closing:
             self._ended(connection)

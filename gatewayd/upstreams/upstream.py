@@ -16,7 +16,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.balancers import Balancer, compile_balancer, policy_name
-from gatewayd.core.breaker import CLOSED, Breaker
+from gatewayd.core.breaker import CLOSED, Breaker, BreakerRules
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import (
@@ -71,6 +71,14 @@ class _Alarm:
     def expired(self, now: float) -> None:
         """The wheel: it is time."""
         self._upstream.review()
+
+
+def _rules_of(breaker: Breaker | None) -> BreakerRules | None:
+    return breaker.rules if breaker is not None else None
+
+
+def _bounds_of(adaptive: AdaptiveLimit | None) -> tuple[int, int] | None:
+    return (adaptive.least, adaptive.most) if adaptive is not None else None
 
 
 class Upstream:
@@ -153,14 +161,45 @@ class Upstream:
         self._alarm = _Alarm(self)
         self._watchers: list[Callable[[], None]] = []
         self._notice = notice
-        self._limited = bool(pool.ledger.max_open) or adaptive is not None
-        if pool.ledger.max_open:
-            pool.freed = self._slot_freed
+        self._limited = False
+        self._limits_changed()
 
     def __repr__(self) -> str:
         return (
             f"<Upstream {self.name} endpoints={len(self.endpoints)} waiting={len(self._waiting)}>"
         )
+
+    def become(self, planned: Upstream) -> None:
+        """Work from now on as an upstream that was made of a new configuration.
+
+        Members, their health, connections and requests that wait stay, and a circuit or limit whose
+        rules have not changed.
+        """
+        self.pool.become(planned.pool)
+        self.health.become(planned.health, self.endpoints, self.clock())
+        self.policy, self._kind = planned.policy, planned._kind
+        self.hash_key, self.base_path = planned.hash_key, planned.base_path
+        self.via_out, self.via_back = planned.via_out, planned.via_back
+        self._max_pending = planned._max_pending
+        self._pending_timeout = planned._pending_timeout
+        if _rules_of(self.breaker) != _rules_of(planned.breaker):
+            self.breaker = planned.breaker
+        if _bounds_of(self.adaptive) != _bounds_of(planned.adaptive):
+            self.adaptive = planned.adaptive
+        self._limits_changed()
+        self.recompile()
+
+    def limit(self, connections: int) -> None:
+        """Open so many connections to an endpoint at most, 0 = any number."""
+        if connections != self.pool.ledger.max_open:
+            self.pool.ledger.max_open = connections
+            self._limits_changed()
+
+    def _limits_changed(self) -> None:
+        limited = bool(self.pool.ledger.max_open)
+        self._limited = limited or self.adaptive is not None
+        self.pool.freed = self._slot_freed if limited else None
+        self._slot_freed()
 
     # --- picking
 
@@ -545,6 +584,10 @@ class Upstream:
                 self._slot_freed()
             else:
                 self._refuse_waiters()
+
+    def retire(self) -> None:
+        """No route leads here any more: who waits or is served goes on, and nothing is kept for others."""
+        self.pool.close()
 
     def close(self) -> Deferred[None]:
         """The end: nobody waits on.
