@@ -75,6 +75,7 @@ setup(
         "gatewayd.proxy",
         "gatewayd.testing",
         "gatewayd.upstreams",
+        "gatewayd.workers",
         "twisted.plugins",
     ],
     package_data={"gatewayd": ["py.typed", "demo.yaml"]},

@@ -11,9 +11,11 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from queue import SimpleQueue
+from select import PIPE_BUF
+from stat import S_ISREG
 from threading import Event, Thread
 from time import gmtime, strftime
 from typing import Any, Final, NamedTuple
@@ -31,6 +33,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 _ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
 _AGENTS: Final = 1024
+_CHATTY: Final = ("twisted.protocols.amp",)  # its every connection is nothing to tell people
 _STREAMS: Final = ("-", "stderr")
 
 
@@ -45,12 +48,14 @@ class _Job(NamedTuple):
 class LineWriter:
     """Writes whole lines to a file or a standard stream from a thread of its own."""
 
-    def __init__(self, target: str, complain: Callable[[str], None]) -> None:
+    def __init__(self, target: str, complain: Callable[[str], None], *, many: bool = False) -> None:
         """Open it.
 
         Args:
             target: `-` for stdout, `stderr`, or a path that is appended to.
             complain: told once, from the thread, when writing begins to fail.
+            many: other processes write there as well. A file's appends are whole; of a pipe's or a
+                socket's only short ones are (pipe(7), PIPE_BUF).
 
         Raises:
             OSError: the file cannot be opened.
@@ -58,6 +63,7 @@ class LineWriter:
         self.target = target
         self._complain = complain
         self._fd = _open(target)  # the thread's, once it runs
+        self._short = many and target in _STREAMS and not S_ISREG(os.fstat(self._fd).st_mode)
         self._held: list[bytes] = []  # lines that are handed to the thread together
         self._held_bytes = 0
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
@@ -144,7 +150,8 @@ class LineWriter:
                 self._change_to(-1)
                 return
             if job.lines:
-                self._put(job.lines)
+                for lines in _short_pieces(job.lines) if self._short else (job.lines,):
+                    self._put(lines)
                 self._written += len(job.lines)
             if job.fd >= 0:
                 self._change_to(job.fd)
@@ -172,6 +179,17 @@ class LineWriter:
                 self._complain(
                     f"log {self.target} cannot be written: {error.strerror}; lines are lost"
                 )
+
+
+def _short_pieces(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, as many at a time as are written at once; a longer one by itself."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + PIPE_BUF) + 1
+        if end <= start:
+            end = lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
 
 
 def _open(target: str) -> int:
@@ -352,6 +370,9 @@ class AppLog:
     def __call__(self, event: Any) -> None:
         """Twisted: write an event, if it is worth it."""
         level = event.get("log_level") or LogLevel.info
+        namespace = event.get("log_namespace") or "-"
+        if namespace in _CHATTY and level is LogLevel.info:
+            level = LogLevel.debug
         if level < self._least and not event.get("traced"):
             return
         name = {"warn": "warning", "critical": "error"}.get(level.name, level.name)
@@ -365,7 +386,7 @@ class AppLog:
             )
         moment = datetime.fromtimestamp(event["log_time"], UTC)
         stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        system = str(event.get("log_system") or event.get("log_namespace") or "-")
+        system = str(event.get("log_system") or namespace)
         if self.form == "json":
             fields = {"ts": stamp, "level": name, "system": system, "message": message}
             line = json.dumps(fields).encode() + b"\n"

@@ -1,13 +1,14 @@
 """The counters as Prometheus metrics.
 
-A snapshot is taken in the reactor's thread, quickly; the text is made of it in another one, since
-thirty thousand series take a third of a second.
+Figures are taken in the reactor's thread, quickly; the text is made of them in another one, since
+thirty thousand series take a third of a second. A worker takes its figures and sends them to the
+supervisor, which adds up those of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -20,130 +21,284 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
-from gatewayd import __version__
 from gatewayd.core.breaker import CLOSED, HALF_OPEN, OPEN
 from gatewayd.core.counters import BUCKETS, Counters, Histogram
 from gatewayd.core.endpoints import STATES
+from gatewayd.core.figures import Figures, Labels
 from gatewayd.discovery.service import ZooKeeperService
 from gatewayd.discovery.session import STATES as STATES_OF_SESSION
 from gatewayd.upstreams.upstream import Upstream
 
-_PROCESS = {"process": "0"}
-_BOUNDS = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
+_BOUNDS: Final = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
+_BREAKER: Final = {CLOSED: 0.0, HALF_OPEN: 1.0, OPEN: 2.0}
+_COUNTER: Final = "counter"
+_GAUGE: Final = "gauge"
+_HISTOGRAM: Final = "histogram"
+_EXCHANGE: Final = ("listener", "route", "upstream")
+_UPSTREAM: Final = ("upstream",)
 
-_BREAKER = {CLOSED: 0, HALF_OPEN: 1, OPEN: 2}
+# Every metric: kind, what it says, labels.
+METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
+    "requests": (
+        _COUNTER,
+        "Requests by answer; a client that left is code 499",
+        (*_EXCHANGE, "code"),
+    ),
+    "request_duration_seconds": (
+        _HISTOGRAM,
+        "From a request's first byte to its answer's last",
+        _EXCHANGE,
+    ),
+    "requests_in_flight": (_GAUGE, "Requests being served", ("route",)),
+    "tunnels": (_GAUGE, "Open tunnels, such as WebSockets", ("route",)),
+    "request_bytes": (_COUNTER, "Bytes of request bodies", _EXCHANGE),
+    "response_bytes": (_COUNTER, "Bytes of response bodies", _EXCHANGE),
+    "gateway_answers": (
+        _COUNTER,
+        "Answers of the gateway's own, by reason",
+        ("listener", "route", "reason"),
+    ),
+    "client_connections": (_GAUGE, "Open client connections", ("listener",)),
+    "client_connections_total": (_COUNTER, "Accepted connections", ("listener",)),
+    "accept_paused": (_GAUGE, "1 while accepting is paused; with workers, how many", ("listener",)),
+    "retries": (
+        _COUNTER,
+        "Further tries, by the failure before and how they went",
+        ("route", "reason", "result"),
+    ),
+    "rate_limited": (_COUNTER, "Requests over their rate", ("route",)),
+    "upstream_requests": (_COUNTER, "Responses of an upstream's endpoints", ("upstream", "code")),
+    "upstream_picks": (_COUNTER, "Requests sent to an endpoint", ("upstream", "endpoint")),
+    "upstream_errors": (_COUNTER, "Failures of an endpoint", ("upstream", "endpoint", "reason")),
+    "upstream_endpoints": (_GAUGE, "Endpoints by state", ("upstream", "state")),
+    "membership_source": (_GAUGE, "Endpoints by where they came from", ("upstream", "source")),
+    "membership_changes": (_COUNTER, "Changes of a membership", _UPSTREAM),
+    "membership_age_seconds": (_GAUGE, "Since the last change of a membership", _UPSTREAM),
+    "upstream_response_header_seconds": (_HISTOGRAM, "To a response's head", _UPSTREAM),
+    "upstream_queue_seconds": (
+        _HISTOGRAM,
+        "Waiting for a slot or a first membership",
+        _UPSTREAM,
+    ),
+    "upstream_panic": (_GAUGE, "1 while all members are used", _UPSTREAM),
+    "circuit_breaker_state": (_GAUGE, "0 closed, 1 half-open, 2 open", _UPSTREAM),
+    "health_checks": (_COUNTER, "Active checks", ("upstream", "result")),
+    "upstream_pending": (_GAUGE, "Requests that wait", _UPSTREAM),
+    "upstream_in_flight": (_GAUGE, "Requests at an upstream's endpoints", _UPSTREAM),
+    "upstream_concurrency_limit": (
+        _GAUGE,
+        "Requests that may be in flight at once; absent where nothing limits them",
+        _UPSTREAM,
+    ),
+    "upstream_recommended_endpoints": (
+        _GAUGE,
+        "Endpoints that would serve the present load at 70% of their limit (Little's law)",
+        _UPSTREAM,
+    ),
+    "pool_connections": (_GAUGE, "Connections to endpoints", ("upstream", "state")),
+    "pool_acquires": (_COUNTER, "How requests came by their connection", ("upstream", "result")),
+    "zookeeper_state": (_GAUGE, "1 for the session's state", ("state",)),
+    "zookeeper_events": (_COUNTER, "What ZooKeeper told, and what it did not", ("type",)),
+    "membership_held": (_GAUGE, "Members that are held", _UPSTREAM),
+    "workers": (_GAUGE, "Worker processes by state", ("state",)),
+    "worker_restarts": (_COUNTER, "Workers that were replaced, by why", ("cause",)),
+    "busy_ratio": (_GAUGE, "Share of a CPU that a process used of late", ("process",)),
+    "log_lines_dropped": (_COUNTER, "Lines that could not be written", ("log",)),
+    "build_info": (_GAUGE, "The version that runs", ("version",)),
+    "config_info": (_GAUGE, "The configuration that runs", ("digest",)),
+    "config_last_reload_success": (_GAUGE, "Whether the last load worked", ()),
+    "config_last_reload_timestamp_seconds": (_GAUGE, "When it was loaded", ()),
+    "reactor_lag_seconds": (_HISTOGRAM, "How late the reactor called", ("process",)),
+}
+BY_ENDPOINT: Final = ("upstream_picks", "upstream_errors")
 
-Labelled = Sequence[tuple[tuple[str, ...], float]]
+
+def traffic(counters: Counters, upstreams: Iterable[Upstream], now: float) -> Figures:
+    """What a process that serves has counted; add up those of all workers.
+
+    Args:
+        counters: of the process.
+        upstreams: all of them.
+        now: on the gateway's clock.
+    """
+    found = Figures()
+    for key, exchange in counters.exchanges.items():
+        found.count("requests", [((*key, c), n) for c, n in _by_code(exchange.codes).items()])
+        _observe(found, "request_duration_seconds", key, exchange.duration)
+        found.count("request_bytes", [(key, float(exchange.bytes_in))])
+        found.count("response_bytes", [(key, float(exchange.bytes_out))])
+    routes = counters.routes.items()
+    found.gauge("requests_in_flight", [((name,), float(each.in_flight)) for name, each in routes])
+    found.gauge("tunnels", [((name,), float(each.tunnels)) for name, each in routes])
+    found.count("rate_limited", [((name,), float(each.rate_limited)) for name, each in routes])
+    for name, each in routes:
+        found.count("retries", [((name, *key), float(n)) for key, n in each.retries.items()])
+    found.count("gateway_answers", [(key, float(n)) for key, n in counters.answers.items()])
+    listeners = counters.listeners.items()
+    found.gauge("client_connections", [((name,), float(each.open)) for name, each in listeners])
+    found.count(
+        "client_connections_total", [((name,), float(each.accepted)) for name, each in listeners]
+    )
+    found.gauge("accept_paused", [((name,), float(each.paused)) for name, each in listeners])
+    for upstream in upstreams:
+        _traffic_of(upstream, found, now)
+    return found
 
 
-class Snapshot:
-    """Figures of one moment; copied, so that a thread may read them while requests go on."""
-
-    def __init__(
-        self,
-        counters: Counters,
-        upstreams: Iterable[Upstream],
-        zookeeper: ZooKeeperService | None = None,
-        *,
-        digest: str,
-        loaded: float,
-        reloaded: bool = True,
-        now: float,
-    ) -> None:
-        """Copy what changes.
-
-        Args:
-            counters: of the process.
-            upstreams: all of them.
-            zookeeper: None where there is none.
-            digest, loaded: of the configuration, and when it was loaded, in seconds since 1970.
-            reloaded: whether the last reload worked.
-            now: on the gateway's clock.
-        """
-        self.digest = digest
-        self.loaded = loaded
-        self.reloaded = reloaded
-        self.requests: list[tuple[tuple[str, ...], float]] = []
-        self.durations: list[tuple[tuple[str, ...], list[int], float]] = []
-        self.bytes_in: list[tuple[tuple[str, ...], float]] = []
-        self.bytes_out: list[tuple[tuple[str, ...], float]] = []
-        for key, exchange in counters.exchanges.items():
-            self.requests += [((*key, code), n) for code, n in _by_code(exchange.codes).items()]
-            self.durations.append((key, *_copied(exchange.duration)))
-            self.bytes_in.append((key, exchange.bytes_in))
-            self.bytes_out.append((key, exchange.bytes_out))
-        self.in_flight = [
-            ((name,), float(each.in_flight)) for name, each in counters.routes.items()
-        ]
-        self.tunnels = [((name,), float(each.tunnels)) for name, each in counters.routes.items()]
-        self.rate_limited = [
-            ((name,), float(each.rate_limited)) for name, each in counters.routes.items()
-        ]
-        self.retries = [
-            ((name, *key), float(n))
-            for name, each in counters.routes.items()
-            for key, n in each.retries.items()
-        ]
-        self.answers = [(key, float(n)) for key, n in counters.answers.items()]
-        listeners = counters.listeners.items()
-        self.connections = [((name,), float(each.open)) for name, each in listeners]
-        self.accepted = [((name,), float(each.accepted)) for name, each in listeners]
-        self.paused = [((name,), float(each.paused)) for name, each in listeners]
-        self.lag = _copied(counters.lag)
-        self.dropped = [((log,), float(n)) for log, n in counters.log_lines_dropped.items()]
-        self.session = zookeeper.session.state if zookeeper is not None else None
-        self.events = dict(zookeeper.events) if zookeeper is not None else {}
-        self.held = (
-            [((name,), float(each.membership.held)) for name, each in zookeeper.discoveries.items()]
-            if zookeeper is not None
-            else []
-        )
-        self.upstreams = [_UpstreamSnapshot(upstream, now) for upstream in upstreams]
+def _traffic_of(upstream: Upstream, found: Figures, now: float) -> None:
+    counters = upstream.counters
+    ledger = upstream.pool.ledger
+    name = (upstream.name,)
+    found.count("upstream_requests", [((*name, c), n) for c, n in _by_code(counters.codes).items()])
+    _observe(found, "upstream_response_header_seconds", name, counters.response_header)
+    _observe(found, "upstream_queue_seconds", name, counters.queue)
+    found.gauge("upstream_pending", [(name, float(counters.pending))])
+    found.gauge("upstream_in_flight", [(name, float(upstream.in_flight))])
+    limit = upstream.concurrency_limit
+    if limit:
+        found.gauge("upstream_concurrency_limit", [(name, float(limit))])
+    busy = ledger.open - ledger.idle
+    found.gauge(
+        "pool_connections",
+        [((*name, "idle"), float(ledger.idle)), ((*name, "busy"), float(busy))],
+    )
+    acquires = {
+        "hit": ledger.hits,
+        "miss": ledger.misses,
+        "wait": counters.waited,
+        "reject": counters.rejected,
+    }
+    found.count("pool_acquires", [((*name, result), float(n)) for result, n in acquires.items()])
+    if upstream.breaker is not None:
+        # The worse, the higher.
+        found.gauge("circuit_breaker_state", [(name, _BREAKER[upstream.breaker.state])])
+    for each in [*upstream.endpoints, *upstream.departed(now)]:
+        found.count("upstream_picks", [((*name, each.label), float(each.picks))])
+        if each.errors:
+            found.count(
+                "upstream_errors",
+                [((*name, each.label, reason), float(n)) for reason, n in each.errors.items()],
+            )
 
 
-class _UpstreamSnapshot:
-    """One upstream's figures."""
+def memberships(
+    upstreams: Iterable[Upstream], zookeeper: ZooKeeperService | None, now: float
+) -> Figures:
+    """What is known of members and their health: of the process that finds it out.
 
-    def __init__(self, upstream: Upstream, now: float) -> None:
-        counters = upstream.counters
-        ledger = upstream.pool.ledger
-        self.name = upstream.name
-        self.codes = [((self.name, code), float(n)) for code, n in _by_code(counters.codes).items()]
-        self.response_header = _copied(counters.response_header)
-        self.queue = _copied(counters.queue)
-        self.pending = counters.pending
-        self.changes = counters.changes
-        self.age = now - upstream.changed_at if upstream.known else None
-        self.pool = {"idle": ledger.idle, "busy": ledger.open - ledger.idle}
-        self.acquires = {
-            "hit": ledger.hits,
-            "miss": ledger.misses,
-            "wait": counters.waited,
-            "reject": counters.rejected,
-        }
-        self.checks = dict(counters.checks)
-        self.panic = int(upstream.health.panic)
-        # 0 closed, 1 half-open, 2 open: the worse, the higher
-        self.breaker = _BREAKER[upstream.breaker.state] if upstream.breaker is not None else None
-        self.states = dict.fromkeys(STATES, 0)
-        self.sources: dict[str, int] = {}
+    Args:
+        upstreams: all of them.
+        zookeeper: None where there is none.
+        now: on the gateway's clock.
+    """
+    found = Figures()
+    for upstream in upstreams:
+        name = (upstream.name,)
+        states = dict.fromkeys(STATES, 0)
+        sources: dict[str, int] = {}
         for endpoint in upstream.endpoints:
-            self.states[endpoint.state] += 1
-            self.sources[endpoint.source] = self.sources.get(endpoint.source, 0) + 1
-        seen = [*upstream.endpoints, *upstream.departed(now)]
-        self.picks = [((upstream.name, each.label), float(each.picks)) for each in seen]
-        self.errors = [
-            ((upstream.name, each.label, reason), float(n))
-            for each in seen
-            for reason, n in each.errors.items()
-        ]
+            states[endpoint.state] += 1
+            sources[endpoint.source] = sources.get(endpoint.source, 0) + 1
+        found.gauge("upstream_endpoints", [((*name, s), float(n)) for s, n in states.items()])
+        found.gauge("membership_source", [((*name, s), float(n)) for s, n in sources.items()])
+        found.count("membership_changes", [(name, float(upstream.counters.changes))])
+        if upstream.known:
+            found.gauge("membership_age_seconds", [(name, now - upstream.changed_at)])
+        found.gauge("upstream_panic", [(name, float(upstream.health.panic))])
+        checks = upstream.counters.checks
+        found.count("health_checks", [((*name, result), float(n)) for result, n in checks.items()])
+    if zookeeper is not None:
+        state = zookeeper.session.state
+        found.gauge(
+            "zookeeper_state", [((each,), float(each == state)) for each in STATES_OF_SESSION]
+        )
+        found.count(
+            "zookeeper_events", [((each,), float(n)) for each, n in zookeeper.events.items()]
+        )
+        found.gauge(
+            "membership_held",
+            [((n,), float(each.membership.held)) for n, each in zookeeper.discoveries.items()],
+        )
+    return found
 
 
-def render(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
+def process_figures(counters: Counters, process: str, busy: float | None = None) -> Figures:
+    """What there is of a process by itself.
+
+    Args:
+        counters: of the process.
+        process: its label: `0` alone, `supervisor`, or a worker's number.
+        busy: share of a CPU that it used of late; None = not known.
+    """
+    found = Figures()
+    _observe(found, "reactor_lag_seconds", (process,), counters.lag)
+    dropped = counters.log_lines_dropped
+    found.count("log_lines_dropped", [((log,), float(n)) for log, n in dropped.items()])
+    if busy is not None:
+        found.gauge("busy_ratio", [((process,), busy)])
+    unregistered: Any = None
+    for collector in (
+        ProcessCollector(registry=unregistered),
+        GCCollector(registry=CollectorRegistry()),
+        PlatformCollector(registry=unregistered),
+    ):
+        for metric in collector.collect():
+            family = (metric.name, metric.type, metric.documentation)
+            found.samples[family] = [
+                (sample.name, {**sample.labels, "process": process}, sample.value)
+                for sample in metric.samples
+            ]
+    return found
+
+
+def of_gateway(version: str, digest: str, loaded: float, reloaded: bool) -> Figures:
+    """What there is once, however many processes there are.
+
+    Args:
+        version: that runs.
+        digest, loaded: of the configuration, and when it was loaded, in seconds since 1970.
+        reloaded: whether the last reload worked.
+    """
+    found = Figures()
+    found.gauge("build_info", [((version,), 1.0)])
+    found.gauge("config_info", [((digest,), 1.0)])
+    found.gauge("config_last_reload_success", [((), float(reloaded))])
+    found.gauge("config_last_reload_timestamp_seconds", [((), loaded)])
+    return found
+
+
+def recommend(found: Figures, usable: dict[str, int], limits: dict[str, int]) -> None:
+    """Say how many endpoints each upstream would need for the load of now.
+
+    By Little's law the requests in flight and waiting are arrivals times their time; endpoints that each
+    serve so many at once should do so with 70% of it, which leaves room for bursts and for a loss.
+
+    Args:
+        found: with `upstream_in_flight` and `upstream_pending` of all workers; gets one more.
+        usable: endpoints that are picked, by upstream.
+        limits: requests that one endpoint serves at once, by upstream; 0 = it is to be found from the
+            upstream's limit.
+    """
+    in_flight = found.gauges.get("upstream_in_flight", {})
+    pending = found.gauges.get("upstream_pending", {})
+    whole = found.gauges.get("upstream_concurrency_limit", {})
+    for labels, flying in in_flight.items():
+        name = labels[0]
+        each = limits.get(name) or whole.get(labels, 0.0) / (usable.get(name) or 1)
+        if each:
+            load = flying + pending.get(labels, 0.0)
+            wanted = max(1, -int(-load // (_FILLED * each)))
+            found.gauge("upstream_recommended_endpoints", [(labels, float(wanted))])
+
+
+_FILLED: Final = 0.7
+
+
+def render(found: Figures, accept: str) -> tuple[str, bytes]:
     """Metrics as text.
 
     Args:
-        snapshot: of now.
+        found: of now.
         accept: the request's Accept, which may ask for OpenMetrics.
 
     Returns:
@@ -151,234 +306,64 @@ def render(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
     """
     encoder, content_type = choose_encoder(accept)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot, "openmetrics" in content_type))
+    registry.register(_Collector(found, "openmetrics" in content_type))
     return content_type, encoder(registry)
 
 
 class _Collector:
-    """Names the figures of a snapshot."""
+    """Names the figures."""
 
-    def __init__(self, snapshot: Snapshot, openmetrics: bool) -> None:
-        self._snapshot = snapshot
+    def __init__(self, found: Figures, openmetrics: bool) -> None:
+        self._found = found
         self._openmetrics = openmetrics
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client: all metrics."""
-        shot = self._snapshot
-        exchange = ("listener", "route", "upstream")
-        yield _counter(
-            "requests",
-            "Requests by answer; a client that left is code 499",
-            (*exchange, "code"),
-            shot.requests,
-        )
-        duration = _histogram(
-            "request_duration_seconds", "From a request's first byte to its answer's last", exchange
-        )
-        for key, buckets, total in shot.durations:
-            _add(duration, key, buckets, total)
-        yield duration
-        yield _gauge("requests_in_flight", "Requests being served", ("route",), shot.in_flight)
-        yield _gauge("tunnels", "Open tunnels, such as WebSockets", ("route",), shot.tunnels)
-        yield _counter("request_bytes", "Bytes of request bodies", exchange, shot.bytes_in)
-        yield _counter("response_bytes", "Bytes of response bodies", exchange, shot.bytes_out)
-        yield _counter(
-            "gateway_answers",
-            "Answers of the gateway's own, by reason",
-            ("listener", "route", "reason"),
-            shot.answers,
-        )
-        yield _gauge(
-            "client_connections", "Open client connections", ("listener",), shot.connections
-        )
-        # OpenMetrics knows a counter by its name without _total, and that one is the gauge's.
-        accepted = _unknown if self._openmetrics else _counter
-        yield accepted(
-            "client_connections_total", "Accepted connections", ("listener",), shot.accepted
-        )
-        yield _gauge("accept_paused", "1 while accepting is paused", ("listener",), shot.paused)
-        yield _counter(
-            "retries",
-            "Further tries, by the failure before and how they went",
-            ("route", "reason", "result"),
-            shot.retries,
-        )
-        yield _counter("rate_limited", "Requests over their rate", ("route",), shot.rate_limited)
-        yield from self._upstreams(shot.upstreams)
-        yield from self._zookeeper(shot)
-        yield from self._process(shot)
+        for name, (kind, text, labels) in METRICS.items():
+            if kind == _HISTOGRAM:
+                if name in self._found.histograms:
+                    yield self._histogram(name, text, labels)
+                continue
+            rows = (self._found.counters if kind == _COUNTER else self._found.gauges).get(name)
+            if rows is not None:
+                yield self._plain(name, kind, text, labels, rows)
+        for (name, kind, text), samples in self._found.samples.items():
+            metric = Metric(name, text, kind)
+            for sample, sample_labels, value in samples:
+                metric.add_sample(sample, sample_labels, value)
+            yield metric
 
-    def _upstreams(self, shots: list[_UpstreamSnapshot]) -> Iterator[Metric]:
-        by = ("upstream",)
+    def _plain(
+        self, name: str, kind: str, text: str, labels: tuple[str, ...], rows: dict[Labels, float]
+    ) -> Metric:
+        maker: Any = CounterMetricFamily if kind == _COUNTER else GaugeMetricFamily
+        if name == "client_connections_total" and self._openmetrics:
+            # OpenMetrics knows a counter by its name without _total, and that one is the gauge's.
+            maker = UnknownMetricFamily
+        family: Metric = maker(f"gatewayd_{name}", text, labels=labels)
+        for values, value in rows.items():
+            family.add_metric(values, value)  # type: ignore[attr-defined]
+        return family
 
-        def each(name: str) -> Labelled:
-            return [((shot.name,), float(getattr(shot, name))) for shot in shots]
-
-        def spread(name: str) -> Labelled:
-            return [
-                ((shot.name, key), float(n))
-                for shot in shots
-                for key, n in getattr(shot, name).items()
-            ]
-
-        def joined(name: str) -> Labelled:
-            return [entry for shot in shots for entry in getattr(shot, name)]
-
-        yield _counter(
-            "upstream_requests",
-            "Responses of an upstream's endpoints",
-            ("upstream", "code"),
-            joined("codes"),
-        )
-        yield _counter(
-            "upstream_picks",
-            "Requests sent to an endpoint",
-            ("upstream", "endpoint"),
-            joined("picks"),
-        )
-        yield _counter(
-            "upstream_errors",
-            "Failures of an endpoint",
-            ("upstream", "endpoint", "reason"),
-            joined("errors"),
-        )
-        yield _gauge(
-            "upstream_endpoints", "Endpoints by state", ("upstream", "state"), spread("states")
-        )
-        yield _gauge(
-            "membership_source",
-            "Endpoints by where they came from",
-            ("upstream", "source"),
-            spread("sources"),
-        )
-        yield _counter("membership_changes", "Changes of a membership", by, each("changes"))
-        yield _gauge(
-            "membership_age_seconds",
-            "Since the last change of a membership",
-            by,
-            [((shot.name,), shot.age) for shot in shots if shot.age is not None],
-        )
-        for name, attribute, text in (
-            ("upstream_response_header_seconds", "response_header", "To a response's head"),
-            ("upstream_queue_seconds", "queue", "Waiting for a slot or a first membership"),
-        ):
-            family = _histogram(name, text, by)
-            for shot in shots:
-                _add(family, (shot.name,), *getattr(shot, attribute))
-            yield family
-        yield _gauge("upstream_panic", "1 while all members are used", by, each("panic"))
-        yield _gauge(
-            "circuit_breaker_state",
-            "0 closed, 1 half-open, 2 open",
-            by,
-            [((shot.name,), float(shot.breaker)) for shot in shots if shot.breaker is not None],
-        )
-        yield _counter("health_checks", "Active checks", ("upstream", "result"), spread("checks"))
-        yield _gauge("upstream_pending", "Requests that wait", by, each("pending"))
-        yield _gauge(
-            "pool_connections", "Connections to endpoints", ("upstream", "state"), spread("pool")
-        )
-        yield _counter(
-            "pool_acquires",
-            "How requests came by their connection",
-            ("upstream", "result"),
-            spread("acquires"),
-        )
-
-    def _zookeeper(self, shot: Snapshot) -> Iterator[Metric]:
-        if shot.session is None:
-            return
-        yield _gauge(
-            "zookeeper_state",
-            "1 for the session's state",
-            ("state",),
-            [((state,), float(state == shot.session)) for state in STATES_OF_SESSION],
-        )
-        yield _counter(
-            "zookeeper_events",
-            "What ZooKeeper told, and what it did not",
-            ("type",),
-            [((event,), float(n)) for event, n in shot.events.items()],
-        )
-        yield _gauge("membership_held", "Members that are held", ("upstream",), shot.held)
-
-    def _process(self, shot: Snapshot) -> Iterator[Metric]:
-        yield _counter(
-            "log_lines_dropped", "Lines that could not be written", ("log",), shot.dropped
-        )
-        yield _gauge("build_info", "The version that runs", ("version",), [((__version__,), 1.0)])
-        yield _gauge(
-            "config_info", "The configuration that runs", ("digest",), [((shot.digest,), 1.0)]
-        )
-        yield _gauge(
-            "config_last_reload_success",
-            "Whether the last load worked",
-            (),
-            [((), float(shot.reloaded))],
-        )
-        yield _gauge(
-            "config_last_reload_timestamp_seconds", "When it was loaded", (), [((), shot.loaded)]
-        )
-        lag = _histogram("reactor_lag_seconds", "How late the reactor called", ("process",))
-        _add(lag, ("0",), *shot.lag)
-        yield lag
-        unregistered: Any = None
-        for collector in (
-            ProcessCollector(registry=unregistered),
-            GCCollector(registry=CollectorRegistry()),
-            PlatformCollector(registry=unregistered),
-        ):
-            for metric in collector.collect():
-                metric.samples = [
-                    sample._replace(labels={**sample.labels, **_PROCESS})
-                    for sample in metric.samples
-                ]
-                yield metric
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(f"gatewayd_{name}", text, labels=labels)
+        for values, (buckets, total) in self._found.histograms[name].items():
+            running = 0
+            cumulative: list[Any] = []
+            for bound, count in zip(_BOUNDS, buckets, strict=True):
+                running += count
+                cumulative.append((bound, running))
+            family.add_metric(values, cumulative, total)
+        return family
 
 
-def _counter(name: str, text: str, labels: tuple[str, ...], rows: Labelled) -> Metric:
-    family = CounterMetricFamily(f"gatewayd_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
+def _observe(found: Figures, metric: str, labels: Labels, histogram: Histogram) -> None:
+    found.observed(metric, labels, histogram.buckets, histogram.total)
 
 
-def _unknown(name: str, text: str, labels: tuple[str, ...], rows: Labelled) -> Metric:
-    family = UnknownMetricFamily(f"gatewayd_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Labelled) -> Metric:
-    family = GaugeMetricFamily(f"gatewayd_{name}", text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _histogram(name: str, text: str, labels: tuple[str, ...]) -> HistogramMetricFamily:
-    return HistogramMetricFamily(f"gatewayd_{name}", text, labels=labels)
-
-
-def _add(
-    family: HistogramMetricFamily, labels: tuple[str, ...], buckets: list[int], total: float
-) -> None:
-    running = 0
-    cumulative: list[Any] = []
-    for bound, count in zip(_BOUNDS, buckets, strict=True):
-        running += count
-        cumulative.append((bound, running))
-    family.add_metric(labels, cumulative, total)
-
-
-def _copied(histogram: Histogram) -> tuple[list[int], float]:
-    return list(histogram.buckets), histogram.total
-
-
-def _by_code(codes: dict[int, int]) -> dict[str, int]:
+def _by_code(codes: dict[int, int]) -> dict[str, float]:
     """Counts by status code; all that are none together."""
-    found: dict[str, int] = {}
+    found: dict[str, float] = {}
     for code, count in codes.items():
         name = str(code) if 100 <= code <= 599 else "other"
         found[name] = found.get(name, 0) + count

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from secrets import token_hex
-from time import monotonic, time
+from time import monotonic, process_time, time
 from typing import Any, Final
 
 from twisted.logger import Logger, globalLogPublisher
@@ -20,14 +20,17 @@ from gatewayd.core.counters import Counters
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.errors import BadRewrite, CapacityFault, GatewayError, UpstreamFault
 from gatewayd.core.exchange import Exchange
+from gatewayd.core.figures import Figures
 from gatewayd.core.forwarded import RequestIds, Via
 from gatewayd.core.tracing import SUBSYSTEMS, Trace
 from gatewayd.logs import AccessLog, AppLog, LineWriter
+from gatewayd.metrics import process_figures
 from gatewayd.proxy.context import Context
 from gatewayd.sweeper import TICK, Sweeper
 from gatewayd.upstreams.names import Resolver
 
 SPARE_DESCRIPTORS: Final = 256  # for logs, ZooKeeper, the admin interface, and what libraries open
+_BUSY_OVER: Final = 0.9  # seconds: every other visit
 # The young generation is collected every 50,000 allocations: a request frees what it made by counting.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
 
@@ -36,7 +39,13 @@ class Process:
     """Logs, clock, deadlines and figures of one process; made first, closed last."""
 
     def __init__(
-        self, logging: schema.Logging, reactor: Any, *, via: str, begin_logging: bool
+        self,
+        logging: schema.Logging,
+        reactor: Any,
+        *,
+        via: str,
+        begin_logging: bool,
+        many: bool = False,
     ) -> None:
         """Open the logs.
 
@@ -45,14 +54,16 @@ class Process:
             reactor: Twisted's.
             via: the daemon's id in Via, one for all of its processes.
             begin_logging: this process has no other log, so all of Twisted's events go to ours.
+            many: other processes log to the same places.
 
         Raises:
             OSError: a log file cannot be opened.
         """
+        self._many = many
         self.reactor = reactor
         self.via = via
         self._logging = logging
-        self._writer = LineWriter(logging.to, lambda message: None)
+        self._writer = self._open_app(logging)
         self.app_log = AppLog(self._writer, level=logging.level, form=logging.format)
         ours: Any = self.app_log
         self.log = Logger(namespace="gatewayd", observer=ours)
@@ -72,12 +83,14 @@ class Process:
         )
         self.context.on_error = self._report
         self._offset = time() - now
+        self.busy = 0.0  # share of a CPU that was used of late
+        self._measured_at, self._used = now, process_time()
         self._log_requests()
         self.set_logging(None, list(logging.debug))
         self.sweeper = Sweeper(
             self.context,
             reactor,
-            flush=self.flush_logs,
+            flush=self._twice_a_second,
             failed=lambda error: self.log.failure("a deadline failed", Failure(error)),
         )
 
@@ -130,6 +143,9 @@ class Process:
 
     # --- logs
 
+    def _open_app(self, logging: schema.Logging) -> LineWriter:
+        return LineWriter(logging.to, lambda message: None, many=self._many)
+
     def _open_access(self, access: schema.AccessLog) -> LineWriter | None:
         if access.to == "none":
             return None
@@ -138,6 +154,7 @@ class Process:
             lambda message: self.reactor.callFromThread(
                 self.log.error, "{message}", message=message
             ),
+            many=self._many,
         )
 
     def _log_requests(self) -> None:
@@ -159,7 +176,7 @@ class Process:
             OSError: a file cannot be opened.
         """
         elsewhere = logging.to != self._logging.to
-        writer = LineWriter(logging.to, lambda message: None) if elsewhere else None
+        writer = self._open_app(logging) if elsewhere else None
         elsewhere = logging.access.to != self._logging.access.to
         return writer, self._open_access(logging.access) if elsewhere else None
 
@@ -193,6 +210,13 @@ class Process:
             for name, trace in self.traces.items():
                 trace.on = name in debug
 
+    def _twice_a_second(self) -> None:
+        self.flush_logs()
+        now, used = monotonic(), process_time()
+        if now - self._measured_at >= _BUSY_OVER:
+            self.busy = (used - self._used) / (now - self._measured_at)
+            self._measured_at, self._used = now, used
+
     def flush_logs(self) -> None:
         """Have written what was logged."""
         self.context.flush()
@@ -205,12 +229,13 @@ class Process:
         for writer in self._writers():
             writer.reopen()
 
-    def count_dropped(self) -> None:
-        """Bring the figures of lost lines up to date."""
+    def figures(self, name: str) -> Figures:
+        """What there is of this process by itself; Args: name: its label."""
         self.context.counters.log_lines_dropped = {
-            name: writer.dropped
-            for name, writer in zip(("app", "access"), self._writers(), strict=False)
+            log: writer.dropped
+            for log, writer in zip(("app", "access"), self._writers(), strict=False)
         }
+        return process_figures(self.context.counters, name, self.busy)
 
     def _writers(self) -> list[LineWriter]:
         writers = [self._writer]
@@ -237,12 +262,11 @@ class Process:
             )
 
 
-def room_for_clients(wanted: Mapping[str, int], warn: Callable[[str], None]) -> dict[str, int]:
+def room_for_clients(wanted: Mapping[str, int]) -> dict[str, int]:
     """Raise RLIMIT_NOFILE to its hard limit, and fit max_connections into it.
 
     Args:
         wanted: max_connections by listener.
-        warn: told of each that had to be lowered.
 
     Returns:
         The same, lowered where two descriptors for each connection would not fit.
@@ -253,13 +277,18 @@ def room_for_clients(wanted: Mapping[str, int], warn: Callable[[str], None]) -> 
     total = sum(wanted.values())
     if hard == resource.RLIM_INFINITY or total <= share:
         return dict(wanted)
-    fitting = {name: max(1, most * share // total) for name, most in wanted.items()}
-    for name, lowered in fitting.items():
-        warn(
-            f"listener {name}: max_connections {wanted[name]} lowered to {lowered}, for there are only "
-            f"{hard} descriptors; raise LimitNOFILE to {total * 2 + SPARE_DESCRIPTORS}"
-        )
-    return fitting
+    return {name: max(1, most * share // total) for name, most in wanted.items()}
+
+
+def lowered(wanted: Mapping[str, int], room: Mapping[str, int]) -> list[str]:
+    """What to tell people of limits that do not fit; Args: as of, and from, `room_for_clients`."""
+    need = sum(wanted.values()) * 2 + SPARE_DESCRIPTORS
+    return [
+        f"listener {name}: max_connections {most} lowered to {room[name]}, for there are too few "
+        f"descriptors; raise LimitNOFILE to {need}"
+        for name, most in wanted.items()
+        if room[name] < most
+    ]
 
 
 def routed_upstreams(routes: Iterable[schema.Route]) -> set[str]:

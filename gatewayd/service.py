@@ -18,28 +18,31 @@ from time import time
 from typing import Any, Final
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as _Options
 
 from gatewayd import __version__
-from gatewayd.admin.site import AdminService, NotReady, Refused
+from gatewayd.admin.site import AdminService, Lagging, NotReady, Refused
 from gatewayd.config.difference import Change, difference, refused
 from gatewayd.config.document import ConfigError
 from gatewayd.config.loader import Loaded, load
 from gatewayd.config.schema import Config
 from gatewayd.core.addresses import Address
-from gatewayd.metrics import Snapshot, render
+from gatewayd.core.figures import Figures
+from gatewayd.metrics import memberships, of_gateway, recommend, render, traffic
 from gatewayd.net.ports import inherited_sockets, is_local
 from gatewayd.net.reactor import install
 from gatewayd.process import Process, routed_upstreams
 from gatewayd.proxy.explain import explain
 from gatewayd.serving import Serving
-from gatewayd.status import status_of
+from gatewayd.status import add_traffic, status_of
+from gatewayd.workers.supervisor import Supervisor, cores
 
 EX_CONFIG: Final = 78  # sysexits.h
+_CONFIRM: Final = 30.0  # seconds that workers have to take a configuration over
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 
@@ -95,16 +98,28 @@ class Gateway(MultiService):
         self.draining = False
         self._stopping = False
         self._reloading = DeferredLock()
+        least, most = _workers_of(loaded.config)
+        alone = most == 1
         self.process = Process(
-            loaded.config.logging, reactor, via=token_hex(4), begin_logging=begin_logging
+            loaded.config.logging,
+            reactor,
+            via=token_hex(4),
+            begin_logging=begin_logging,
+            many=not alone,
         )
         self.log = self.process.log
         self.addService(self.process.sweeper)
         shared = self.process.shared(
-            inherited_sockets(os.environ, os.getpid()), is_own=self._is_own
+            inherited_sockets(os.environ, os.getpid()), accepts=alone, is_own=self._is_own
         )
         self.serving = Serving(loaded.config, shared, says=self._introduction)
         self.addService(self.serving)
+        self.supervisor: Supervisor | None = None
+        if not alone:
+            self.supervisor = Supervisor(
+                self.process, self.serving, lambda: self.loaded, least=least, most=most
+            )
+            self.addService(self.supervisor)
         self.admin: AdminService | None = None
         if self.config.admin.address is not None:
             self.admin = AdminService(
@@ -182,19 +197,23 @@ class Gateway(MultiService):
         yield drained
         if limit.active():
             limit.cancel()
+        if self.supervisor is not None:
+            yield self.supervisor.leave(config.drain_timeout)
         self.serving.close()
         yield super().stopService()
         self.process.close()
 
     def _abort(self) -> None:
-        self.log.warn(
-            "{count} connections that had not finished are cut", count=self.serving.abort()
-        )
+        cut = self.serving.abort()
+        if cut:
+            self.log.warn("{count} connections that had not finished are cut", count=cut)
 
     def drain(self, draining: bool) -> None:
         """End keep-alive by `Connection: close` and be unready, or take that back."""
         self.draining = draining
         self.serving.rest(draining)
+        if self.supervisor is not None:
+            self.supervisor.rest(draining)
 
     # --- signals
 
@@ -202,7 +221,7 @@ class Gateway(MultiService):
         def on(number: int, act: Callable[[], Any]) -> None:
             signal.signal(number, lambda *_: self.reactor.callFromThread(act))
 
-        on(signal.SIGUSR1, self.process.reopen_logs)
+        on(signal.SIGUSR1, self.reopen_logs)
         on(signal.SIGHUP, lambda: self.reload().addErrback(lambda failure: None))  # it was logged
         for number in (signal.SIGTERM, signal.SIGINT):
             on(number, self._asked_to_stop)
@@ -211,9 +230,17 @@ class Gateway(MultiService):
         if self._stopping:
             self.log.warn("a second signal: leaving at once")
             self._abort()
+            if self.supervisor is not None:
+                self.supervisor.abort()
             return
         self._stopping = True
         self.reactor.stop()
+
+    def reopen_logs(self) -> None:
+        """SIGUSR1: log files were rotated away."""
+        self.process.reopen_logs()
+        if self.supervisor is not None:
+            self.supervisor.reopen_logs()
 
     # --- another configuration
 
@@ -241,7 +268,7 @@ class Gateway(MultiService):
         if only_plan:
             return changes
         if loaded.config == self.config:
-            self.process.reopen_logs()
+            self.reopen_logs()
             self._serves(loaded, changes)
             return changes
         try:
@@ -254,7 +281,20 @@ class Gateway(MultiService):
         if self.admin is not None:
             self.admin.become(loaded.config.admin.token, loaded.config.admin.open)
         self._serves(loaded, changes)
+        if self.supervisor is not None:
+            confirmed = self.supervisor.configure(plan.opened)
+            confirmed.addTimeout(_CONFIRM, self.reactor, onTimeoutCancel=self._lagging)
+            failed = yield confirmed
+            if failed:
+                raise Lagging(f"worker {', '.join(map(str, failed))} failed to take it over")
         return changes
+
+    def _lagging(self, result: Any, seconds: float) -> Any:
+        assert self.supervisor is not None
+        lagging = ", ".join(str(each["number"]) for each in self.supervisor.shown())
+        raise Lagging(
+            f"not all of workers {lagging} serve the new configuration after {seconds:g} s"
+        )
 
     def _serves(self, loaded: Loaded, changes: list[Change]) -> None:
         self.loaded = loaded
@@ -268,6 +308,9 @@ class Gateway(MultiService):
     def _not_reloaded(self, failure: Failure) -> Failure:
         self.reloaded = False
         error = failure.value
+        if isinstance(error, Lagging):
+            self.log.error("reload: {error}", error=error)
+            return failure
         if not isinstance(error, Refused):
             self.log.failure("reload failed; the former configuration goes on", failure)
             return Failure(Refused([f"reload failed: {failure.getErrorMessage()}"]))
@@ -292,16 +335,34 @@ class Gateway(MultiService):
         unknown = sorted(name for name in routed if not serving.upstreams[name].known)
         if wanted == "all" or (wanted == "any" and len(unknown) == len(routed)):
             missing += [f"members of upstream {name}" for name in unknown]
+        if self.supervisor is not None:
+            missing += self.supervisor.missing()
         if missing:
             raise NotReady("waiting for " + ", ".join(missing))
 
-    def status(self) -> dict[str, Any]:
+    def healthy(self) -> bool:
+        """Whether somebody serves."""
+        return self.supervisor is None or self.supervisor.alive
+
+    def status(self) -> Deferred[dict[str, Any]]:
         """Everything about the gateway now, as JSON."""
+        supervisor = self.supervisor
+        if supervisor is None:
+            return succeed(self._own_status(1))
+
+        def added(workers: list[dict[str, Any]]) -> dict[str, Any]:
+            found = self._own_status(supervisor.shown())
+            add_traffic(found, workers)
+            return found
+
+        return supervisor.status().addCallback(added)
+
+    def _own_status(self, workers: Any) -> dict[str, Any]:
         return {
             "version": __version__,
             "pid": os.getpid(),
             "uptime": round(time() - self.started, 3),
-            "workers": 1,
+            "workers": workers,
             "draining": self.draining,
             "config": {
                 "file": self.loaded.file,
@@ -316,26 +377,39 @@ class Gateway(MultiService):
             ),
         }
 
-    def snapshot(self) -> Snapshot:
+    def figures(self) -> Deferred[Figures]:
         """Figures as of now, for a thread to make metrics of."""
-        self.process.count_dropped()
-        return Snapshot(
-            self.process.context.counters,
-            self.serving.upstreams.values(),
-            self.serving.zookeeper,
-            digest=self.loaded.digest,
-            loaded=self.loaded_at,
-            reloaded=self.reloaded,
-            now=self.process.context.clock(),
-        )
+        serving, context = self.serving, self.process.context
+        if self.supervisor is not None:
+            return self.supervisor.figures().addCallback(self._with_own, "supervisor")
+        found = traffic(context.counters, serving.upstreams.values(), context.clock())
+        found.gauge("workers", [(("up",), 1.0)])
+        return succeed(self._with_own(found, "0"))
 
-    def metrics(self, snapshot: Any, accept: str) -> tuple[str, bytes]:
-        """The metrics' text, of a snapshot; called in a thread.
+    def _with_own(self, found: Figures, name: str) -> Figures:
+        """With what this process alone knows."""
+        serving = self.serving
+        found.add(of_gateway(__version__, self.loaded.digest, self.loaded_at, self.reloaded))
+        now = self.process.context.clock()
+        found.add(memberships(serving.upstreams.values(), serving.zookeeper, now))
+        found.add(self.process.figures(name))
+        recommend(
+            found,
+            {name: len(each.balancer.endpoints) for name, each in serving.upstreams.items()},
+            {
+                n: each.pool.max_connections_per_endpoint
+                for n, each in self.config.upstreams.items()
+            },
+        )
+        return found
+
+    def metrics(self, found: Figures, accept: str) -> tuple[str, bytes]:
+        """The metrics' text, of figures; called in a thread.
 
         Returns:
             (content type, text).
         """
-        return render(snapshot, accept)
+        return render(found, accept)
 
     def explain(
         self, method: str, url: str, headers: list[str], listener: str, client: str
@@ -393,6 +467,16 @@ class Gateway(MultiService):
     def set_logging(self, level: str | None, debug: list[str] | None) -> None:
         """Change what is logged, until the next reload."""
         self.process.set_logging(level, debug)
+        if self.supervisor is not None:
+            self.supervisor.set_logging(level, debug)
+
+
+def _workers_of(config: Config) -> tuple[int, int]:
+    """The least and the greatest number of workers; `auto` is found out here."""
+    workers = config.workers
+    if isinstance(workers, int):
+        return workers or cores(), workers or cores()
+    return workers.min or cores(), workers.max or cores()
 
 
 def why_not_bound(error: BaseException) -> str:

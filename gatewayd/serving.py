@@ -28,7 +28,7 @@ from gatewayd.config.schema import Config
 from gatewayd.core.limits import ALONE, Share
 from gatewayd.core.routes import Route
 from gatewayd.discovery.service import ZooKeeperService
-from gatewayd.process import room_for_clients
+from gatewayd.process import lowered, room_for_clients
 from gatewayd.proxy.forward import ReverseProxyResource
 from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import Leaf
@@ -88,6 +88,7 @@ class Serving(MultiService):
         self._checkers: dict[str, HealthChecker] = {}
         self._leaving: set[Listener] = set()
         self._share = ALONE
+        self._room: dict[str, int] = {}  # for connections, by listener
         for name, each in config.upstreams.items():
             self._add_upstream(name, build_upstream(name, each, shared), config)
         if decides:
@@ -184,10 +185,14 @@ class Serving(MultiService):
         """Keep this process's part of the limits that are the whole gateway's."""
         self._share = share
         config = self.config
-        room = room_for_clients(
-            {n: share.part(each.limits.max_connections) for n, each in config.listeners.items()},
-            self._shared.warn,
-        )
+        connections = {
+            n: share.part(each.limits.max_connections) for n, each in config.listeners.items()
+        }
+        room = room_for_clients(connections)
+        if room != self._room and self._shared.accepts:
+            for message in lowered(connections, room):
+                self._shared.warn(message)
+        self._room = room
         for name, listener in self.listeners.items():
             listener.limits.max_connections = room[name]
         for name, upstream in self.upstreams.items():

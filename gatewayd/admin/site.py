@@ -55,13 +55,16 @@ class Asked(Protocol):
     def ready(self) -> None:
         """Raises NotReady."""
 
-    def status(self) -> dict[str, Any]:
-        """For /status."""
+    def healthy(self) -> bool:
+        """Whether somebody serves."""
 
-    def snapshot(self) -> Any:
-        """For `metrics`."""
+    def status(self) -> Any:
+        """A Deferred for /status."""
 
-    def metrics(self, snapshot: Any, accept: str) -> tuple[str, bytes]:
+    def figures(self) -> Any:
+        """A Deferred for `metrics`."""
+
+    def metrics(self, found: Any, accept: str) -> tuple[str, bytes]:
         """For /metrics, as (content type, text); called in a thread."""
 
     def explain(
@@ -176,7 +179,7 @@ class _Root(Resource):
             "/healthz": self._health,
             "/readyz": self._ready,
             "/metrics": self._metrics,
-            "/status": lambda request: self._json(request, asked.status()),
+            "/status": self._status,
             "/config": lambda request: self._json(request, asked.shown_config()),
             "/explain": self._explain,
             "/fleet": self._fleet,
@@ -258,7 +261,17 @@ class _Root(Resource):
         return json.dumps(value, indent=2, default=str).encode() + b"\n"
 
     def _health(self, request: Request) -> bytes:
+        if not self._asked.healthy():
+            return self._say(request, 503, "no worker serves")
         return self._say(request, 200, "ok")
+
+    def _status(self, request: Request) -> int:
+        return self._later(
+            request,
+            self._asked.status(),
+            lambda found: self._json(request, found),
+            lambda failure: self._say(request, 503, failure.getErrorMessage()),
+        )
 
     def _ready(self, request: Request) -> bytes:
         try:
@@ -282,8 +295,9 @@ class _Root(Resource):
                 request.processingFailed(failure)
 
         accept = request.getHeader("accept") or ""
-        made_in_thread = deferToThread(self._asked.metrics, self._asked.snapshot(), accept)
-        made_in_thread.addCallbacks(made, failed)
+        figures = self._asked.figures()
+        figures.addCallback(lambda found: deferToThread(self._asked.metrics, found, accept))
+        figures.addCallbacks(made, failed)
         return NOT_DONE_YET
 
     def _explain(self, request: Request) -> bytes:

@@ -7,7 +7,15 @@ from typing import Final
 
 from gatewayd.config.document import Problem
 from gatewayd.config.kinds import Reader, did_you_mean
-from gatewayd.config.schema import Config, EndpointEntry, HeaderEdits, Listener, Route, Upstream
+from gatewayd.config.schema import (
+    Config,
+    EndpointEntry,
+    HeaderEdits,
+    Listener,
+    Route,
+    Upstream,
+    WorkerRange,
+)
 from gatewayd.core import routes
 from gatewayd.core.messages import FRAMING, HOP_BY_HOP
 
@@ -36,6 +44,9 @@ def check(config: Config, reader: Reader) -> None:
             _check_upstream(f"upstreams.{name}", upstream, reader)
     _check_zookeeper(config, reader)
     _check_admin(config, reader)
+    workers = config.workers
+    if isinstance(workers, WorkerRange) and workers.max and workers.min > workers.max:
+        reader.complain("workers.min", f"is more than max, {workers.max}")
 
 
 def _check_listeners(config: Config, reader: Reader) -> None:

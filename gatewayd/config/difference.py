@@ -57,8 +57,9 @@ def difference(old: Config, new: Config) -> list[Change]:
         found.append(Change("routes", "", CHANGED, ("order",), "from the next request on"))
     found += _named("upstream", old.upstreams, new.upstreams, _UPSTREAM)
     for section, effect in _SECTIONS.items():
-        keys = tuple(changed_keys(getattr(old, section), getattr(new, section)))
-        if keys:
+        was, now = getattr(old, section), getattr(new, section)
+        if was != now:
+            keys = tuple(key for key in changed_keys(was, now) if key)  # none where it is a scalar
             found.append(Change(section, "", CHANGED, keys, effect))
     return found
 

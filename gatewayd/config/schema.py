@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, Final
 
-from gatewayd.config.document import Node, Scalar
+from gatewayd.config.document import Scalar
 from gatewayd.config.kinds import (
     Bool,
     Choice,
@@ -20,7 +20,6 @@ from gatewayd.config.kinds import (
     ListOf,
     MapOf,
     Parsed,
-    Reader,
     Text,
     Unit,
 )
@@ -42,6 +41,7 @@ from gatewayd.core.regexes import compile_safe
 from gatewayd.core.retries import CONNECT_FAILURE, KINDS, RESET
 from gatewayd.core.targets import normal_path
 
+AUTO: Final = 0  # workers: as many as there are cores
 FORMATS: Final = ("plain", "serverset", "curator", "nerve", "dubbo")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -216,15 +216,25 @@ class _HeaderValues(MapOf[str]):
         }
 
 
-class _Workers(Int):
-    """How many processes; more than one is not there yet."""
+class _Processes(Int):
+    """A number of processes, or `auto`: as many as there are cores, found at the start."""
 
-    def read(self, node: Node, path: str, reader: Reader) -> int:
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{super().name}, or auto"
+
+    def take(self, node: Scalar) -> int:
         """As Kind."""
-        if not isinstance(node, Scalar) or node.text != "1":
-            reader.refuse(node.place, path, "more than one worker is not yet supported")
-            return 1
-        return super().read(node, path, reader)
+        return AUTO if node.text == "auto" else super().take(node)
+
+    def schema(self) -> dict[str, Any]:
+        """As Kind."""
+        return {"anyOf": [super().schema(), {"const": "auto"}]}
+
+    def show(self, value: int) -> Any:
+        """As Kind."""
+        return value or "auto"
 
 
 DURATION: Final = Unit(parse_duration, show_duration, r"^(0|\d+(\.\d+)?(ms|s|m|h))$")
@@ -237,6 +247,7 @@ RATE: Final = Unit(parse_rate, show_rate, r"^(0|\d+(\.\d+)?/(s|m|h))$")
 POSITIVE_RATE: Final = Unit(parse_rate, show_rate, r"^\d+(\.\d+)?/(s|m|h)$", positive=True)
 SHARE: Final = Unit(parse_share, show_share, r"^\d+(\.\d+)?%$")
 COUNT: Final = Int()
+PROCESSES: Final = _Processes(1, 1024)
 CIDRS: Final = ListOf(Text(_cidr))
 SOME_CIDRS: Final = ListOf(Text(_cidr), some=True)
 HEADER_VALUES: Final = _HeaderValues(Text(_value), _token)
@@ -646,10 +657,22 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerRange:
+    """How many processes there may be, by load."""
+
+    min: int = key(PROCESSES, 1, "at least")
+    max: int = key(PROCESSES, AUTO, "at most; auto = as many as there are cores")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The whole file."""
 
-    workers: int = key(_Workers(1, 1), 1, "processes on the same listeners")
+    workers: int | WorkerRange = key(
+        Either(PROCESSES, SectionOf(WorkerRange)),
+        1,
+        "processes on the same listeners: a number, auto, or a range to move in by load",
+    )
     listeners: dict[str, Listener] = key(
         MapOf(SectionOf(Listener), _label), doc="where clients connect; at least one"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 BUCKETS: Final = (
@@ -77,18 +78,27 @@ class Window:
         else:
             self._at = at + 1
 
+    def times(self) -> array[float]:
+        """All of them, in no order."""
+        return self._times if self._full else self._times[: self._at]
+
     def summary(self) -> Summary | None:
-        """The figures now, or None while there is nothing (nearest-rank percentiles)."""
-        times = sorted(self._times if self._full else self._times[: self._at])
-        count = len(times)
-        if not count:
-            return None
+        """The figures now, or None while there is nothing."""
+        return summary_of(self.times())
 
-        def rank(share: float) -> float:
-            return times[max(0, -(-int(share * count * 1000) // 1000) - 1)]
 
-        mean = sum(times) / count
-        return Summary(count, times[0], mean, times[-1], rank(0.5), rank(0.9), rank(0.99))
+def summary_of(unsorted: Iterable[float]) -> Summary | None:
+    """The figures of some response times, None if there are none (nearest-rank percentiles)."""
+    times = sorted(unsorted)
+    count = len(times)
+    if not count:
+        return None
+
+    def rank(share: float) -> float:
+        return times[max(0, -(-int(share * count * 1000) // 1000) - 1)]
+
+    mean = sum(times) / count
+    return Summary(count, times[0], mean, times[-1], rank(0.5), rank(0.9), rank(0.99))
 
 
 class ExchangeCounters:

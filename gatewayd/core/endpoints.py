@@ -34,6 +34,17 @@ class Member(NamedTuple):
     standing: str = ""  # HELD or LAST_RESORT where its source no longer names it
 
 
+class Marks(NamedTuple):
+    """What health says of an endpoint, as one process tells another; times on the monotonic clock."""
+
+    awaits_check: bool
+    down: bool
+    drained: bool
+    known_good: bool
+    ejected_until: float
+    slow_until: float
+
+
 class Endpoint:
     """One member of an upstream: who it is and how it fares.
 
@@ -110,6 +121,27 @@ class Endpoint:
     def authority(self) -> bytes:
         """The Host that is its own: as written, `:80` left out."""
         return self.name.removesuffix(":80").encode()
+
+    @property
+    def marks(self) -> Marks:
+        """For other processes."""
+        return Marks(
+            self.awaits_check,
+            self.down,
+            self.drained,
+            self.known_good,
+            self.ejected_until,
+            self.slow_until,
+        )
+
+    def take_marks(self, marks: Marks) -> None:
+        """Be as another process found; who is ejected in either is ejected."""
+        self.awaits_check = marks.awaits_check
+        self.down = marks.down
+        self.drained = marks.drained
+        self.known_good = self.known_good or marks.known_good
+        self.ejected_until = max(self.ejected_until, marks.ejected_until)
+        self.slow_until = marks.slow_until
 
     @property
     def usable(self) -> bool:

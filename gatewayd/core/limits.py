@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from math import sqrt
 from typing import Final, NamedTuple
@@ -50,6 +51,7 @@ class RateLimit:
         self._step = 1.0 / rate
         self._depth = burst / rate
         self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._told: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -62,12 +64,37 @@ class RateLimit:
         if wait > 1e-9:
             self._full_at.move_to_end(key)
             return Verdict(False, 0, wait)
-        self._full_at[key] = after
+        self._keep(key, after)
+        if self._told is not None:
+            self._told(key)
+        remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
+        return Verdict(True, remaining, 0.0)
+
+    def _keep(self, key: str, full_at: float) -> None:
+        self._full_at[key] = full_at
         self._full_at.move_to_end(key)
         if len(self._full_at) > self.max_keys > 0:
             self._full_at.popitem(last=False)
-        remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
-        return Verdict(True, remaining, 0.0)
+
+    # One bucket for several processes: each takes from its own at once and tells of it. What all have
+    # taken is known a moment later, so a client within its rate is never refused, and one that is not
+    # gets at most a further burst out of each other process before that.
+
+    def on_spent(self, told: Callable[[str], None]) -> None:
+        """Tell somebody of every token that is taken."""
+        self._told = told
+
+    def spend(self, key: str, tokens: int, now: float) -> float:
+        """Take what another process has given away already; when the bucket will be full again."""
+        full_at = max(self._full_at.get(key, 0.0), now) + tokens * self._step
+        self._keep(key, full_at)
+        return full_at
+
+    def learn(self, key: str, full_at: float, untold: int) -> None:
+        """The bucket that all share is full at that time, without tokens taken here and not told of."""
+        full_at += untold * self._step
+        if full_at > self._full_at.get(key, 0.0):
+            self._keep(key, full_at)
 
     def divide(self, of: int) -> None:
         """Allow only so great a part of the rate; a request at a time always has room."""

@@ -30,6 +30,11 @@ class RateRule:
         window = max(1, round(limit.burst / limit.rate))
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d' % (limit.burst, window)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers have to share its buckets: by client; one for a route is divided."""
+        return self.key != "route"
+
     def key_of(self, exchange: Exchange) -> str:
         """Whose bucket a request takes from; a client without the header has that of its address."""
         if self._header:
@@ -123,7 +128,7 @@ class Filters:
     def divide(self, share: Share, max_concurrent: int) -> None:
         """Allow a worker's part of what the whole gateway does; buckets by client are shared instead."""
         self.max_concurrent = share.part(max_concurrent)
-        if self.rate is not None and self.rate.key == "route":
+        if self.rate is not None and not self.rate.is_shared:
             self.rate.limit.divide(share.of)
 
     def adopt(self, former: Filters, now: float) -> None:

@@ -467,7 +467,8 @@ class ReverseProxyResource(Leaf):
 
     def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
         """End the exchange here and at its upstream."""
-        self._counters.in_flight -= 1
+        if exchange.upstream is not None:  # else a filter refused it before it began
+            self._counters.in_flight -= 1
         if exchange.endpoint is not None:
             if exchange.headed and exchange.way is self:
                 exchange.upstream.counters.window.add(self.context.clock() - exchange.started)

@@ -9,22 +9,24 @@ serves; requests in flight notice nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.balancers import Balancer, compile_balancer, policy_name
-from gatewayd.core.breaker import CLOSED, Breaker, BreakerRules
+from gatewayd.core.breaker import CLOSED, OPEN, Breaker, BreakerRules
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.endpoints import (
+    EJECTED,
     HELD,
     LAST_RESORT,
     LEAVING,
     UNCHECKED,
     Endpoint,
+    Marks,
     Member,
     reconciled,
 )
@@ -157,6 +159,8 @@ class Upstream:
         self._taken: Sequence[Member] = ()
         self._taking: Slices[None] | None = None
         self._on_trouble: Callable[[Endpoint], None] | None = None
+        self._on_verdict: Callable[[str, float], None] | None = None
+        self._on_change: Callable[[], None] | None = None
         self._guarded = False  # picks have to look twice: core.health
         self._alarm = _Alarm(self)
         self._watchers: list[Callable[[], None]] = []
@@ -206,6 +210,16 @@ class Upstream:
     def choose(self) -> Upstream:
         """The upstream that a request goes to: this one (Split chooses among several)."""
         return self
+
+    @property
+    def concurrency_limit(self) -> int:
+        """Requests that may be in flight at once; 0 = any number."""
+        limits = []
+        if self.adaptive is not None:
+            limits.append(int(self.adaptive.limit))
+        if self.pool.ledger.max_open:
+            limits.append(self.pool.ledger.max_open * len(self.balancer.endpoints))
+        return min(limits, default=0)
 
     @property
     def is_usable(self) -> bool:
@@ -352,6 +366,8 @@ class Upstream:
             if self.health.served(endpoint, failed, self.endpoints, now):
                 self._settled(endpoint)
             if self.breaker is not None and self.breaker.done(failed, now):
+                if self.breaker.state == OPEN and self._on_verdict is not None:
+                    self._on_verdict("", self.breaker.until)
                 self._say(f"the circuit breaker of upstream {self.name} is {self.breaker.state}")
             if self.adaptive is not None:
                 self.adaptive.released(seconds, failed, self.in_flight)
@@ -389,7 +405,54 @@ class Upstream:
             self._say(f"upstream {self.name}: {endpoint.label} is {endpoint.state}")
         self.recompile()
 
+    def on_verdict(self, told: Callable[[str, float], None]) -> None:
+        """Tell somebody who is taken out by failures: an endpoint's label, or "" for all; until when."""
+        self._on_verdict = told
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """Tell somebody of every change of the members, or of an endpoint's state."""
+        self._on_change = told
+
+    def mark(self, marks: Mapping[Endpoint, Marks]) -> None:
+        """Believe what another process found out of endpoints."""
+        now = self.clock()
+        changed = False
+        for endpoint, each in marks.items():
+            if endpoint.marks != each:
+                endpoint.take_marks(each)
+                changed = self.health.settle(endpoint, now) or changed
+        if changed:
+            self.recompile()
+
+    def eject(self, label: str, until: float) -> None:
+        """Another process takes an endpoint out until then."""
+        for endpoint in self.endpoints:
+            if endpoint.label == label and endpoint.ejected_until < until:
+                self.mark({endpoint: endpoint.marks._replace(ejected_until=until)})
+
+    def open_circuit(self, until: float) -> None:
+        """Another process's circuit to this upstream is open until then."""
+        breaker = self.breaker
+        if breaker is not None and until > max(self.clock(), breaker.until):
+            breaker.open_until(until)
+            self._changed()
+
+    def fail(self, label: str) -> None:
+        """An endpoint that its source does not list has failed in another process."""
+        for endpoint in self.endpoints:
+            if endpoint.label == label and endpoint.standing:
+                endpoint.connect_failures += 1
+                self._doubt(endpoint)
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+
     def _settled(self, endpoint: Endpoint) -> None:
+        if endpoint.state == EJECTED and self._on_verdict is not None:
+            breaker = endpoint.breaker
+            opened = breaker.until if breaker is not None and breaker.state == OPEN else 0.0
+            self._on_verdict(endpoint.label, max(endpoint.ejected_until, opened))
         self._say(f"upstream {self.name}: {endpoint.label} is {endpoint.state}")
         self.recompile()
 
@@ -550,6 +613,7 @@ class Upstream:
                 "is in panic: too few members are usable, all are used" if not panic else "is calm"
             )
             self._say(f"upstream {self.name} {state}")
+        self._changed()
         now = self.clock()
         self._guarded = self.health.guarded(self.endpoints)
         self.wheel.arm(self._alarm, self.health.wakes(self.endpoints, now))

@@ -148,6 +148,7 @@ upstreams: {users: {endpoints: [127.0.0.1:2003]}}
 """
 # Keys that are off, empty or required until written, with the contract's examples.
 EXAMPLES = r"""
+workers: {min: 1, max: auto}
 listeners:
   web: {address: 0.0.0.0:2000, proxy_protocol: {from: [10.0.0.0/8]}}
 routes:

@@ -258,7 +258,6 @@ NOT_YET_VALUES = {
     "f:4:60: routes[0].rate_limit.store: redis is not yet supported": routes(
         "upstream: u, rate_limit: {rate: 1/s, store: redis}"
     ),
-    "f:3:10: workers: more than one worker is not yet supported": BASE + "workers: 2\n",
 }
 
 
@@ -280,14 +279,6 @@ class NotYet(SynchronousTestCase):
             {line: [line] for line in NOT_YET_VALUES},
             {line: wrong(text) for line, text in NOT_YET_VALUES.items()},
         )
-
-    def test_workers(self) -> None:
-        """Every other form of them."""
-        for value in ("auto", "2", "{min: 1, max: auto}", "0", "[1]"):
-            problems = wrong(BASE + f"workers: {value}\n")
-            self.assertEqual(
-                ["f:3:10: workers: more than one worker is not yet supported"], problems
-            )
 
     def test_there_are_no_others(self) -> None:
         """The schema's own marks are the ones above."""

@@ -57,14 +57,17 @@ class EndpointTests(SynchronousTestCase):
             "authority",
             "host",
             "label",
+            "marks",
             "name",
             "port",
             "source",
             "state",
+            "take_marks",
             "usable",
             "weight",
         }
         self.assertEqual([name for name in others if getattr(endpoint, name)], [])
+        self.assertFalse(any(endpoint.marks))
         self.assertEqual(Endpoint(Member(Address("tcp", "::1", 1))).weight, 1, "unless written")
         self.assertEqual(MAX_WEIGHT, 256)
 

@@ -15,7 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from gatewayd import __version__
 from gatewayd.core.endpoints import STATES
 from gatewayd.discovery.session import STATES as STATES_OF_SESSION
-from gatewayd.metrics import Snapshot, render
+from gatewayd.metrics import (
+    memberships,
+    of_gateway,
+    process_figures,
+    recommend,
+    render,
+    traffic,
+)
 from tests.unit.assembled import Assembled
 from tests.unit.upstream_fakes import member
 
@@ -26,6 +33,7 @@ upstreams:
   users:
     endpoints: [127.0.0.1:2003, 127.0.0.1:2004]
     circuit_breaker: {}
+    pool: {max_connections_per_endpoint: 4}
 """
 # interfaces.md, Metrics: names with their labels (a histogram's besides `le`).
 CONTRACT = {
@@ -65,8 +73,14 @@ CONTRACT = {
     "config_last_reload_success": set(),
     "config_last_reload_timestamp_seconds": set(),
     "reactor_lag_seconds": {"process"},
+    "workers": {"state"},
+    "worker_restarts_total": {"cause"},
+    # Beside the contract: what an autoscaler needs.
+    "busy_ratio": {"process"},
+    "upstream_in_flight": {"upstream"},
+    "upstream_concurrency_limit": {"upstream"},
+    "upstream_recommended_endpoints": {"upstream"},
 }
-# With the production daemon come workers and worker_restarts_total.
 HISTOGRAMS = {
     "request_duration_seconds",
     "upstream_response_header_seconds",
@@ -87,6 +101,7 @@ LABELS = [
     "result",
     "code",
     "log",
+    "cause",
     "version",
     "digest",
     "process",
@@ -141,15 +156,16 @@ class MetricsTestCase(SynchronousTestCase):
 
     def scrape(self, accept: str = "", now: float = 8.0) -> tuple[str, str]:
         """The content type, and the text."""
-        snapshot = Snapshot(
-            self.gateway.context.counters,
-            self.gateway.upstreams.values(),
-            self.zookeeper,
-            digest="0123456789abcdef",
-            loaded=1_700_000_000.0,
-            now=now,
-        )
-        content_type, text = render(snapshot, accept)
+        counters = self.gateway.context.counters
+        upstreams = self.gateway.upstreams.values()
+        found = of_gateway(__version__, "0123456789abcdef", 1_700_000_000.0, True)
+        found.add(memberships(upstreams, self.zookeeper, now))
+        found.add(process_figures(counters, "0", 0.25))
+        found.add(traffic(counters, upstreams, now))
+        found.gauge("workers", [(("up",), 1.0)])
+        found.count("worker_restarts", [(("exit",), 0.0)])
+        recommend(found, {"users": 2}, {"users": 4})
+        content_type, text = render(found, accept)
         return content_type, text.decode()
 
     def samples(self, now: float = 8.0) -> dict[str, dict[tuple[str, ...], float]]:
@@ -402,9 +418,9 @@ class Figures(MetricsTestCase):
     def test_a_snapshot_is_of_one_moment(self) -> None:
         """What happens while the text is made is not in it."""
         counters = self.gateway.context.counters
-        snapshot = Snapshot(
-            counters, self.gateway.upstreams.values(), digest="d", loaded=0.0, now=8.0
-        )
+        snapshot = traffic(counters, self.gateway.upstreams.values(), 8.0)
+        snapshot.add(memberships(self.gateway.upstreams.values(), self.zookeeper, 8.0))
+        snapshot.add(process_figures(counters, "0"))
         before = render(snapshot, "")[1]
         exchange = counters.exchange("web", "api", "users")
         exchange.codes[200] += 1

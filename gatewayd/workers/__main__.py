@@ -1,0 +1,28 @@
+"""`python -m gatewayd.workers`: a worker, as its supervisor starts it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gatewayd.net.reactor import install
+
+_LINK_FD: Final = 3
+
+
+def main() -> None:
+    """Serve until the supervisor says otherwise, or is gone."""
+    install()
+    from twisted.internet import reactor as installed
+    from twisted.logger import globalLogBeginner
+
+    from gatewayd.workers.worker import Worker
+
+    reactor: Any = installed
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    worker = Worker(_LINK_FD, reactor)
+    reactor.callWhenRunning(worker.take_signals)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

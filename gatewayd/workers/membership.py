@@ -1,0 +1,108 @@
+"""Members and their health, as the supervisor finds them out and as workers follow.
+
+The supervisor watches ZooKeeper, looks up names and runs the health checks; a worker is told the outcome.
+What has changed since the last time is sent, and a worker that begins is told everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gatewayd.core.addresses import Address
+from gatewayd.core.breaker import OPEN
+from gatewayd.core.endpoints import Endpoint, Marks, Member
+from gatewayd.upstreams.upstream import Upstream
+
+Entries = dict[Address, tuple[Member, Marks]]
+
+
+class News(NamedTuple):
+    """What a worker has to know of one upstream."""
+
+    whole: bool  # these are all members; else those that are new or different
+    known: bool  # a first membership has come
+    entries: Entries
+    gone: tuple[Address, ...] = ()
+    open_until: float = 0.0  # of the upstream's circuit, on the monotonic clock; 0 = it is not open
+
+
+class Teller:
+    """Knows what workers have been told; made by the supervisor."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[bool, Entries, float]] = {}
+
+    def everything(self, upstreams: Mapping[str, Upstream]) -> dict[str, News]:
+        """For a worker that begins, or after a reload."""
+        return {
+            name: News(True, each.known, _entries(each), (), _open_until(each))
+            for name, each in upstreams.items()
+        }
+
+    def news(self, upstreams: Mapping[str, Upstream]) -> dict[str, News]:
+        """What has changed since the last call."""
+        found: dict[str, News] = {}
+        for name in [each for each in self._told if each not in upstreams]:
+            del self._told[name]
+        for name, upstream in upstreams.items():
+            was_known, were, was_open = self._told.get(name, (False, {}, 0.0))
+            entries, opened = _entries(upstream), _open_until(upstream)
+            changed = {a: entry for a, entry in entries.items() if were.get(a) != entry}
+            gone = tuple(address for address in were if address not in entries)
+            if changed or gone or upstream.known != was_known or opened != was_open:
+                self._told[name] = (upstream.known, entries, opened)
+                found[name] = News(False, upstream.known, changed, gone, opened)
+        return found
+
+
+class Follower:
+    """Keeps one upstream of a worker as the supervisor says; made by the worker."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        """Args: upstream: has no members of its own."""
+        self._upstream = upstream
+        self._entries: Entries = {}
+        upstream.watch_members(self._mark)
+
+    def take(self, news: News) -> None:
+        """Believe it."""
+        were = {address: member for address, (member, _) in self._entries.items()}
+        if news.whole:
+            self._entries = dict(news.entries)
+        else:
+            for address in news.gone:
+                self._entries.pop(address, None)
+            self._entries.update(news.entries)
+        members = {address: member for address, (member, _) in self._entries.items()}
+        upstream = self._upstream
+        if news.known and (members != were or not upstream.known):
+            upstream.set_members(members.values())
+        self._mark()
+        if news.open_until:
+            upstream.open_circuit(news.open_until)
+
+    def _mark(self) -> None:
+        entries = self._entries
+        self._upstream.mark(
+            {
+                endpoint: entries[endpoint.address][1]
+                for endpoint in self._upstream.endpoints
+                if endpoint.address in entries
+            }
+        )
+
+
+def _entries(upstream: Upstream) -> Entries:
+    return {each.address: (_member(each), each.marks) for each in upstream.endpoints}
+
+
+def _member(endpoint: Endpoint) -> Member:
+    return Member(
+        endpoint.address, endpoint.weight, endpoint.source, endpoint.name, endpoint.standing
+    )
+
+
+def _open_until(upstream: Upstream) -> float:
+    breaker = upstream.breaker
+    return breaker.until if breaker is not None and breaker.state == OPEN else 0.0
