@@ -22,7 +22,7 @@ from gatewayd.core.addresses import Address, parse_listen
 DEFAULT_CONFIG: Final = "/etc/gatewayd/gatewayd.yaml"
 EX_CONFIG: Final = 78
 EX_NO_ROUTE: Final = 2
-_TIMEOUT: Final = 35.0  # seconds: longer than any answer of the admin interface takes
+_TIMEOUT: Final = 65.0  # seconds: longer than any answer of the admin interface takes
 
 
 class Refused(Exception):
@@ -133,14 +133,17 @@ def _talks(parser: argparse.ArgumentParser, act: Callable[[argparse.Namespace], 
 
 
 def _run(options: argparse.Namespace) -> int:
-    return run_gateway(load(options.config))
+    return run_gateway(load(options.config), command=sys.orig_argv)
 
 
-def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> int:
+def run_gateway(
+    loaded: Loaded, *, command: Sequence[str] = (), also: Callable[[Any], Any] | None = None
+) -> int:
     """Run a gateway until it is asked to stop.
 
     Args:
         loaded: its configuration.
+        command: as the process was started, for an upgrade; none = it cannot be upgraded.
         also: given the reactor, starts something beside it before it binds.
 
     Returns:
@@ -158,7 +161,7 @@ def run_gateway(loaded: Loaded, *, also: Callable[[Any], Any] | None = None) -> 
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     try:
-        gateway = Gateway(loaded, reactor, begin_logging=True)
+        gateway = Gateway(loaded, reactor, begin_logging=True, command=command)
         if also is not None:
             also(reactor)
         gateway.privilegedStartService()
@@ -305,6 +308,8 @@ def _reload(options: argparse.Namespace) -> int:
 
 def _upgrade(options: argparse.Namespace) -> int:
     status, body = ask(options, "POST", "/upgrade")
+    if status == 409:
+        raise Refused("\n".join(json.loads(body)["errors"]))
     if status != 202:
         raise Refused(body.decode().strip())
     found = json.loads(body)

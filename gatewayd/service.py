@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from time import time
 from typing import Any, Final
@@ -20,6 +20,7 @@ from typing import Any, Final
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as _Options
@@ -35,13 +36,18 @@ from gatewayd.core.figures import Figures
 from gatewayd.metrics import memberships, of_gateway, recommend, render, traffic
 from gatewayd.net.ports import inherited_sockets, is_local
 from gatewayd.net.reactor import install
+from gatewayd.net.systemd import Manager
 from gatewayd.process import Process, routed_upstreams
 from gatewayd.proxy.explain import explain
 from gatewayd.serving import Serving
 from gatewayd.status import add_traffic, status_of
+from gatewayd.upgrade import Handover, start_successor
 from gatewayd.workers.supervisor import Supervisor, cores
 
 EX_CONFIG: Final = 78  # sysexits.h
+_ADMIN: Final = "admin"  # its socket's name when it is handed over
+_ANNOUNCE: Final = 0.5  # seconds between two words to the service manager
+_SAID: Final = 0.1  # seconds in which the answer to `upgrade` goes out
 _CONFIRM: Final = 30.0  # seconds that workers have to take a configuration over
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
@@ -78,13 +84,21 @@ def makeService(options: Any) -> Gateway:
 class Gateway(MultiService):
     """All of a gateway; made by makeService or the command line, ended by Twisted."""
 
-    def __init__(self, loaded: Loaded, reactor: Any, *, begin_logging: bool = False) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        *,
+        begin_logging: bool = False,
+        command: Sequence[str] = (),
+    ) -> None:
         """Put it together; nothing is opened yet but log files.
 
         Args:
             loaded: its configuration.
             reactor: Twisted's.
             begin_logging: this process has no other log, so all of Twisted's events go to ours.
+            command: as the process was started, for an upgrade; none = it cannot be upgraded.
 
         Raises:
             OSError: a log file cannot be opened.
@@ -97,7 +111,13 @@ class Gateway(MultiService):
         self.reloaded = True  # the last reload worked
         self.draining = False
         self._stopping = False
-        self._reloading = DeferredLock()
+        self._changing = DeferredLock()  # by a reload or an upgrade
+        self._command = command
+        self._succeeded = False  # another process has taken over
+        self._manager = Manager(os.environ)
+        self._announcing = LoopingCall(self._announce)
+        self._announcing.clock = reactor
+        self._announced = False
         least, most = _workers_of(loaded.config)
         alone = most == 1
         self.process = Process(
@@ -109,9 +129,9 @@ class Gateway(MultiService):
         )
         self.log = self.process.log
         self.addService(self.process.sweeper)
-        shared = self.process.shared(
-            inherited_sockets(os.environ, os.getpid()), accepts=alone, is_own=self._is_own
-        )
+        self._inherited = inherited_sockets(os.environ, os.getpid())
+        self._handover = Handover()
+        shared = self.process.shared(self._inherited, accepts=alone, is_own=self._is_own)
         self.serving = Serving(loaded.config, shared, says=self._introduction)
         self.addService(self.serving)
         self.supervisor: Supervisor | None = None
@@ -128,8 +148,10 @@ class Gateway(MultiService):
                 reactor=reactor,
                 token=self.config.admin.token,
                 open_paths=self.config.admin.open,
+                fd=self._inherited.get(_ADMIN),
             )
-            self.addService(self.admin)
+            if not self._handover.pending:
+                self.addService(self.admin)
 
     @property
     def config(self) -> Config:
@@ -166,6 +188,9 @@ class Gateway(MultiService):
         """Twisted: sockets are bound while we may still be root."""
         self.process.start()
         super().privilegedStartService()
+        if self._handover.pending:
+            for listener in self.serving.listeners.values():
+                listener.hold()
 
     def startService(self) -> None:
         """Twisted: begin."""
@@ -179,6 +204,49 @@ class Gateway(MultiService):
         for listener in self.serving.listeners.values():
             self.log.info("listener {name} on {at}", name=listener.name, at=listener.bound)
         self.process.settle()
+        self._announcing.start(min(_ANNOUNCE, self._manager.watchdog / 3 or _ANNOUNCE))
+
+    def _announce(self) -> None:
+        """Tell whoever started us how we fare: the service manager, or the version before us."""
+        if self._succeeded:
+            return
+        if self._handover.pending:
+            self._take_over()
+        waiting = self._handover.pending or (self.supervisor and self.supervisor.missing())
+        if not self._announced and not waiting:
+            self._announced = True
+            self._manager.ready()
+        if self.healthy():
+            self._manager.alive()
+        try:
+            self.ready()
+            self._manager.status(self._summary())
+        except NotReady as reason:
+            self._manager.status(str(reason))
+
+    def _summary(self) -> str:
+        routed = self.serving.upstreams.values()
+        members = sum(len(each.endpoints) for each in routed)
+        usable = sum(len(each.balancer.endpoints) for each in routed)
+        return (
+            f"{len(self.serving.listeners)} listeners, {len(routed)} upstreams, "
+            f"{usable} of {members} endpoints usable"
+        )
+
+    def _take_over(self) -> None:
+        """Serve instead of the version before us, once we can."""
+        try:
+            self.ready()
+        except NotReady:
+            return
+        if self.admin is not None:
+            self.addService(self.admin)
+        for listener in self.serving.listeners.values():
+            listener.accept()
+        self._handover.close_sockets()
+        self._inherited.clear()
+        self._handover.done(__version__)
+        self.log.info("took over from the version before")
 
     def _say_warnings(self) -> None:
         for warning in self.loaded.warnings:
@@ -188,9 +256,11 @@ class Gateway(MultiService):
     def stopService(self) -> Any:
         """Twisted: drain, then end."""
         self._stopping = True
+        if not self._succeeded:
+            self._manager.stopping()
         self.drain(True)
         config = self.config
-        if self.running and config.drain_delay:
+        if self.running and config.drain_delay and not self._succeeded:
             yield _pause(self.reactor, config.drain_delay)
         drained = self.serving.drain()
         limit = self.reactor.callLater(config.drain_timeout, self._abort)
@@ -200,6 +270,8 @@ class Gateway(MultiService):
         if self.supervisor is not None:
             yield self.supervisor.leave(config.drain_timeout)
         self.serving.close()
+        if self._announcing.running:
+            self._announcing.stop()
         yield super().stopService()
         self.process.close()
 
@@ -253,8 +325,51 @@ class Gateway(MultiService):
         Returns:
             A Deferred of the changes; it fails with Refused, and then nothing has changed.
         """
-        asked: Deferred[list[Change]] = self._reloading.run(self._reload, only_plan)
-        return asked if only_plan else asked.addErrback(self._not_reloaded)
+        asked: Deferred[list[Change]] = self._changing.run(self._reload, only_plan)
+        return asked if only_plan else asked.addErrback(self._not_reloaded).addBoth(self._is_over)
+
+    def _is_over(self, result: Any) -> Any:
+        self._manager.ready()
+        return result
+
+    def upgrade(self) -> Deferred[dict[str, Any]]:
+        """Have the installed version take over, then leave.
+
+        Returns:
+            A Deferred of its version and pid; fails with Refused, and then nothing has changed.
+        """
+        return self._changing.run(self._upgrade)
+
+    @inlineCallbacks
+    def _upgrade(self) -> Any:
+        if not self._command or self._stopping:
+            raise Refused(
+                [
+                    "only a gateway that `gatewayd run` started, and that is not stopping, can be upgraded"
+                ]
+            )
+        if os.getpid() == 1:
+            raise Refused(["this is a container's first process; start a new container instead"])
+        sockets = {
+            str(listener.address): listener.port.fileno()
+            for listener in self.serving.listeners.values()
+        }
+        if self.admin is not None:
+            sockets[_ADMIN] = self.admin.fileno()
+        self.log.info("upgrade: starting {command}", command=" ".join(self._command))
+        successor = yield start_successor(self._command, sockets, self.reactor)
+        self.log.info(
+            "version {version}, pid {pid}, serves; finishing what is in flight, and leaving",
+            **successor,
+        )
+        self._succeeded = True
+        for each in (*self.serving.listeners.values(), self.admin):
+            if each is not None:
+                each.yield_path()
+        if self.admin is not None:
+            self.removeService(self.admin)
+        self.reactor.callLater(_SAID, self._asked_to_stop)
+        return successor
 
     @inlineCallbacks
     def _reload(self, only_plan: bool) -> Any:
@@ -267,6 +382,7 @@ class Gateway(MultiService):
         changes = difference(self.config, loaded.config)
         if only_plan:
             return changes
+        self._manager.reloading()
         if loaded.config == self.config:
             self.reopen_logs()
             self._serves(loaded, changes)

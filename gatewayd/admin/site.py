@@ -10,8 +10,6 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -23,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from gatewayd.core.addresses import Address
 from gatewayd.core.tracing import SUBSYSTEMS
+from gatewayd.net.ports import listen_plainly
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_BODY: Final = 65536
@@ -84,6 +83,9 @@ class Asked(Protocol):
     def reload(self, *, only_plan: bool = False) -> Any:
         """A Deferred of the changes; fails with Refused or Lagging."""
 
+    def upgrade(self) -> Any:
+        """A Deferred of the new version and its pid; fails with Refused."""
+
     def drain(self, draining: bool) -> None:
         """Be unready and end keep-alive, or take that back."""
 
@@ -105,6 +107,7 @@ class AdminService(Service):
         reactor: Any,
         token: str,
         open_paths: Iterable[str],
+        fd: int | None = None,
     ) -> None:
         """Args:
         address: where.
@@ -112,8 +115,10 @@ class AdminService(Service):
         reactor: Twisted's.
         token: Bearer token; empty = none is needed.
         open_paths: names of what never needs it.
+        fd: a socket that listens there already.
         """
         self.address = address
+        self._fd = fd
         self._reactor = reactor
         self._root = _Root(asked, address, token.encode(), frozenset(open_paths))
         self._site = _QuietSite(self._root, timeout=_IDLE_SECONDS)
@@ -132,19 +137,21 @@ class AdminService(Service):
         super().privilegedStartService()
         if self._port is not None:
             return
-        if self.address.kind == "unix":
-            with suppress(FileNotFoundError):
-                Path(self.address.host).unlink()  # left by one that was killed: the address is ours
-            self._port = self._reactor.listenUNIX(self.address.host, self._site, mode=0o660)
-        else:
-            self._port = self._reactor.listenTCP(
-                self.address.port, self._site, interface=self.address.host
-            )
+        self._port = listen_plainly(self.address, self._site, self._reactor, self._fd)
 
     def startService(self) -> None:
         """Twisted: begin."""
         super().startService()
         self.privilegedStartService()
+
+    def fileno(self) -> int:
+        """Of the listening socket."""
+        return int(self._port.fileno())
+
+    def yield_path(self) -> None:
+        """Leave a Unix socket's file when the port closes: somebody else listens there."""
+        if hasattr(self._port, "yield_path"):
+            self._port.yield_path()
 
     def stopService(self) -> Any:
         """Twisted: end."""
@@ -186,6 +193,7 @@ class _Root(Resource):
         }
         self._posts: dict[str, Callable[[Request], Any]] = {
             "/reload": self._reload,
+            "/upgrade": self._upgrade,
             "/drain": lambda request: self._drain(request, True),
             "/undrain": lambda request: self._drain(request, False),
         }
@@ -357,14 +365,21 @@ class _Root(Resource):
         )
         return NOT_DONE_YET
 
+    def _refused(self, request: Request, failure: Failure) -> bytes:
+        if isinstance(failure.value, Refused):
+            return self._json(request, {"errors": failure.value.errors}, 409)
+        return self._say(request, 504, failure.getErrorMessage())
+
+    def _upgrade(self, request: Request) -> int:
+        return self._later(
+            request,
+            self._asked.upgrade(),
+            lambda successor: self._json(request, successor, 202),
+            lambda failure: self._refused(request, failure),
+        )
+
     def _reload(self, request: Request) -> int:
         only_plan = bool((request.args or {}).get(b"plan"))
-
-        def failed(failure: Failure) -> bytes:
-            if isinstance(failure.value, Refused):
-                return self._json(request, {"errors": failure.value.errors}, 409)
-            return self._say(request, 504, failure.getErrorMessage())
-
         return self._later(
             request,
             self._asked.reload(only_plan=only_plan),
@@ -372,7 +387,7 @@ class _Root(Resource):
                 request,
                 {"changes": [{**each.shown(), "text": str(each)} for each in changes]},
             ),
-            failed,
+            lambda failure: self._refused(request, failure),
         )
 
     def _drain(self, request: Request, draining: bool) -> bytes:

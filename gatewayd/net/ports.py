@@ -21,6 +21,8 @@ _FIRST_INHERITED: Final = 3  # sd_listen_fds(3)
 class _Roomy:
     """Accepts as many connections at once as its factory has room for."""
 
+    # Others may hold duplicates of the socket, and a shutdown would end it for them as well.
+    _shouldShutdown = False
     factory: Any
     numberAccepts: int
 
@@ -36,8 +38,16 @@ class _Port(_Roomy, tcp.Port):
     transport = EagerServer
 
 
-class _UnixPort(_Roomy, unix.Port):
-    transport = EagerUnixServer
+class _PlainPort(tcp.Port):
+    """One of which others may hold duplicates."""
+
+    _shouldShutdown = False
+
+
+class _Yielding(unix.Port):
+    """A Unix socket whose file may outlive it."""
+
+    _shouldShutdown = False
     _yielded = False
 
     def yield_path(self) -> None:
@@ -51,6 +61,38 @@ class _UnixPort(_Roomy, unix.Port):
             tcp.Port.connectionLost(self, reason)
         else:
             super().connectionLost(reason)
+
+
+class _UnixPort(_Roomy, _Yielding):
+    transport = EagerUnixServer
+
+
+def listen_plainly(
+    address: Address, factory: Any, reactor: Any, fd: int | None = None, *, mode: int = 0o660
+) -> Any:
+    """Open a listening socket with Twisted's own transports, for a stock factory.
+
+    Args, Returns, Raises: as of `listen`; mode: of a Unix socket's file.
+    """
+    if fd is not None:
+        port = _adopted(fd, _Yielding, _PlainPort, factory, reactor)
+    elif address.kind == "unix":
+        path: Any = address.host
+        Path(path).unlink(missing_ok=True)  # left by one that was killed: the address is ours
+        port = _Yielding(path, factory, mode=mode, reactor=reactor)
+    else:
+        port = _PlainPort(address.port, factory, interface=address.host, reactor=reactor)
+    port.startListening()
+    return port
+
+
+def _adopted(fd: int, of_unix: Any, of_tcp: Any, factory: Any, reactor: Any) -> Any:
+    with socket.socket(fileno=os.dup(fd)) as probe:
+        family = probe.family
+        probe.setblocking(False)
+    if family == socket.AF_UNIX:
+        return of_unix._fromListeningDescriptor(reactor, fd, factory)
+    return of_tcp._fromListeningDescriptor(reactor, fd, family, factory)
 
 
 def listen(address: Address, factory: Any, reactor: Any, fd: int | None = None) -> Any:
@@ -71,11 +113,9 @@ def listen(address: Address, factory: Any, reactor: Any, fd: int | None = None) 
         KeyError: the address names a socket that was not passed.
     """
     if fd is not None:
-        with socket.socket(fileno=os.dup(fd)) as probe:
-            family = probe.family
-            probe.setblocking(False)
-        adopt: Any = (_UnixPort if family == socket.AF_UNIX else _Port)._fromListeningDescriptor
-        port = adopt(reactor, fd, *([] if family == socket.AF_UNIX else [family]), factory)
+        port = _adopted(fd, _UnixPort, _Port, factory, reactor)
+        if address.kind == "fd" and isinstance(port, _Yielding):
+            port.yield_path()  # systemd's
     elif address.kind == "fd":
         raise KeyError(address.host)
     elif address.kind == "unix":

@@ -74,7 +74,7 @@ class ServerChannel:
         self._waited = 0.0
         self._rate_bytes = 0
         self._tunnel_timeout = 0.0
-        self.rested_at = 0.0
+        self.rested_at = self._context.wheel.now
 
     def __repr__(self) -> str:
         names = ("idle", "head", "body", "answer", "flush", "linger", "tunnel", "lost", "proxy")

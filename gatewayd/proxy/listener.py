@@ -7,7 +7,7 @@ channels do the rest. It stops in two steps: `drain` lets every client finish, `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -20,6 +20,8 @@ from gatewayd.net.ports import listen
 from gatewayd.proxy.channel import ServerChannel
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Root
+
+_GRACE: Final = 1.0  # seconds; nginx closes at once, and a busy client sees a reset now and then
 
 
 class Limits:
@@ -153,6 +155,15 @@ class Listener(Service):
             self.port.pauseProducing()
         former.yield_path()
 
+    def hold(self) -> None:
+        """Accept nobody until `accept`; who connects waits in the socket's queue."""
+        self.port.pauseProducing()
+
+    def accept(self) -> None:
+        """Accept, after `hold`."""
+        if self._accepts:
+            self.port.resumeProducing()
+
     def yield_path(self) -> None:
         """Leave a Unix socket's file when the port closes: somebody else listens there."""
         if hasattr(self.port, "yield_path"):
@@ -274,14 +285,22 @@ class Listener(Service):
         port, self.port = self.port, None
         if port is not None:
             port.stopListening()
-        for channel in list(self._channels):
-            channel.close()
         done: Deferred[None] = Deferred()
+        self._close_rested()
         if self._channels:
             self._drained = done
         else:
             done.callback(None)
         return done
+
+    def _close_rested(self) -> None:
+        """Close who has rested for a while; another's next request may be on its way just now."""
+        latest = self.context.clock() - _GRACE
+        for channel in list(self._channels):
+            if channel.rested_at <= latest:
+                channel.close()
+        if self._channels:
+            self._reactor.callLater(_GRACE / 4, self._close_rested)
 
     def abort(self) -> int:
         """Cut whoever is left.
