@@ -390,6 +390,12 @@ def status_table(found: dict[str, Any]) -> str:
         f"configuration {found['config']['file']} ({found['config']['digest']})",
         "",
     ]
+    if isinstance(found["workers"], list):
+        rows = [["WORKER", "PID", "STATE", "UP", "BUSY", "CLIENTS"]]
+        for each in found["workers"]:
+            row = [each["number"], each["pid"], each["state"], _age(each["uptime"])]
+            rows.append([*row, f"{each['busy']:.0%}", each["connections"]])
+        lines += [*_columns(rows), ""]
     rows = [["LISTENER", "ADDRESS", "CLIENTS", "OF", "ACCEPTED", ""]]
     for name, each in found["listeners"].items():
         paused = "accepting is paused" if each["accept_paused"] else ""

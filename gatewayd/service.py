@@ -111,6 +111,7 @@ class Gateway(MultiService):
         self.reloaded = True  # the last reload worked
         self.draining = False
         self._stopping = False
+        self._signalled = False
         self._changing = DeferredLock()  # by a reload or an upgrade
         self._command = command
         self._succeeded = False  # another process has taken over
@@ -299,14 +300,19 @@ class Gateway(MultiService):
             on(number, self._asked_to_stop)
 
     def _asked_to_stop(self) -> None:
-        if self._stopping:
+        if self._signalled:
             self.log.warn("a second signal: leaving at once")
             self._abort()
             if self.supervisor is not None:
                 self.supervisor.abort()
             return
-        self._stopping = True
-        self.reactor.stop()
+        self._signalled = True
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self.reactor.stop()
 
     def reopen_logs(self) -> None:
         """SIGUSR1: log files were rotated away."""
@@ -368,7 +374,7 @@ class Gateway(MultiService):
                 each.yield_path()
         if self.admin is not None:
             self.removeService(self.admin)
-        self.reactor.callLater(_SAID, self._asked_to_stop)
+        self.reactor.callLater(_SAID, self._leave)
         return successor
 
     @inlineCallbacks

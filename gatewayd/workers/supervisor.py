@@ -88,6 +88,12 @@ class WorkerProcess(ProcessProtocol):
         """Of its process, None when there is none."""
         return self.transport.pid if self.transport is not None else None
 
+    @property
+    def connections(self) -> int:
+        """Of clients, as it said last."""
+        figures = self.figures.gauges if self.figures is not None else {}
+        return int(sum(figures.get("client_connections", {}).values()))
+
     def _beat(self, figures: tuple[float, float]) -> None:
         self.heard = monotonic()
         self.busy, self.late = figures
@@ -483,6 +489,7 @@ class Supervisor(Service):
                 "uptime": round(now - each.started, 3),
                 "heard_ago": round(now - each.heard, 3),
                 "busy": round(each.busy, 3),
+                "connections": each.connections,
             }
             for each in sorted(self.workers.values(), key=lambda each: each.number)
         ]
