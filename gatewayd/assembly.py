@@ -54,7 +54,7 @@ class Shared:
         traces: Mapping[str, Trace],
         warn: Callable[[str], None],
         notice: Callable[[str], None],
-        accepts: bool = True,
+        accepts: int = 1024,
         dialer: Any = None,
         check_of: Callable[[schema.HealthCheck], Check] | None = None,
         zookeeper_of: Callable[[schema.ZooKeeper], Client] | None = None,
@@ -66,7 +66,7 @@ class Shared:
         random: chance.
         resolver: of endpoints that are names.
         inherited: sockets that listen already (net.ports.inherited_sockets).
-        accepts: whether this process takes clients; False = it holds the sockets for its workers.
+        accepts: clients at a time; 0 = it holds the sockets for its workers (Listener).
         traces: debug output by subsystem.
         warn, notice: take messages for people.
         dialer: opens connections to endpoints; None = over the network.

@@ -98,7 +98,7 @@ class Process:
         self,
         inherited: dict[str, int],
         *,
-        accepts: bool = True,
+        accepts: int = 1024,
         is_own: Callable[[Address], bool] = lambda address: False,
     ) -> Shared:
         """What everything in this process is built with; Args: as in Shared."""

@@ -132,7 +132,9 @@ class Gateway(MultiService):
         self.addService(self.process.sweeper)
         self._inherited = inherited_sockets(os.environ, os.getpid())
         self._handover = Handover()
-        shared = self.process.shared(self._inherited, accepts=alone, is_own=self._is_own)
+        shared = self.process.shared(
+            self._inherited, accepts=1024 if alone else 0, is_own=self._is_own
+        )
         self.serving = Serving(loaded.config, shared, says=self._introduction)
         self.addService(self.serving)
         self.supervisor: Supervisor | None = None

@@ -75,7 +75,7 @@ class Listener(Service):
         counters: ListenerCounters,
         reactor: Any,
         inherited: Mapping[str, int],
-        accepts: bool = True,
+        accepts: int = 1024,
         limits: Limits,
         timeouts: ClientTimeouts,
         path_rules: PathRules,
@@ -88,7 +88,8 @@ class Listener(Service):
         root: finds the leaf of each request.
         context, counters, reactor: shared things.
         inherited: sockets that listen already, by listener or address (net.ports.inherited_sockets).
-        accepts: takes clients; False = it only holds the socket, for others.
+        accepts: clients at a time; 1 where others accept there as well, so that each gets its part;
+            0 = it only holds the socket, for others.
         limits, timeouts, path_rules: what clients may do.
         trusted: peers whose X-Forwarded-* are believed.
         proxy_protocol: peers that begin with a PROXY header; None = nobody.
@@ -211,11 +212,11 @@ class Listener(Service):
         """How many clients may be accepted now; room is made by closing those idle for longest."""
         limit = self.limits.max_connections
         if not limit:
-            return len(self._channels) + 1024
+            return self._accepts
         room = limit - len(self._channels)
         if room <= 0 and not self._close_idlest():
             self._pause()
-        return max(0, room)
+        return min(self._accepts, max(0, room))
 
     def _close_idlest(self) -> bool:
         tick = self.context.wheel.now

@@ -112,7 +112,9 @@ class Worker:
             config.logging, self._reactor, via=given.via, begin_logging=True, many=True
         )
         self._inherited = dict(self.link.sockets)
-        serving = self._serving = Serving(config, process.shared(self._inherited), decides=False)
+        serving = self._serving = Serving(
+            config, process.shared(self._inherited, accepts=1), decides=False
+        )
         self._take_over(given)  # members first: the first client finds them
         process.start()
         process.sweeper.startService()
