@@ -55,6 +55,7 @@ class Shared:
         warn: Callable[[str], None],
         notice: Callable[[str], None],
         accepts: int = 1024,
+        board: Any = None,
         dialer: Any = None,
         check_of: Callable[[schema.HealthCheck], Check] | None = None,
         zookeeper_of: Callable[[schema.ZooKeeper], Client] | None = None,
@@ -66,7 +67,7 @@ class Shared:
         random: chance.
         resolver: of endpoints that are names.
         inherited: sockets that listen already (net.ports.inherited_sockets).
-        accepts: clients at a time; 0 = it holds the sockets for its workers (Listener).
+        accepts, board: of listeners.
         traces: debug output by subsystem.
         warn, notice: take messages for people.
         dialer: opens connections to endpoints; None = over the network.
@@ -80,6 +81,7 @@ class Shared:
         self.resolver = resolver
         self.inherited = inherited
         self.accepts = accepts
+        self.board = board
         self.traces = traces
         self.warn = warn
         self.notice = notice
@@ -451,6 +453,7 @@ def build_listener(
         reactor=shared.reactor,
         inherited=shared.inherited,
         accepts=shared.accepts,
+        board=shared.board,
         limits=Limits(
             max_connections=limits.max_connections,
             max_header_bytes=limits.max_header_bytes,

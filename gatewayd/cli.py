@@ -133,6 +133,9 @@ def _talks(parser: argparse.ArgumentParser, act: Callable[[argparse.Namespace], 
 
 
 def _run(options: argparse.Namespace) -> int:
+    from gatewayd.upgrade import detach
+
+    detach()
     return run_gateway(load(options.config), command=sys.orig_argv)
 
 

@@ -99,6 +99,7 @@ class Process:
         inherited: dict[str, int],
         *,
         accepts: int = 1024,
+        board: Any = None,
         is_own: Callable[[Address], bool] = lambda address: False,
     ) -> Shared:
         """What everything in this process is built with; Args: as in Shared."""
@@ -109,6 +110,7 @@ class Process:
             resolver=Resolver(self.reactor.callFromThread),
             inherited=inherited,
             accepts=accepts,
+            board=board,
             traces=self.traces,
             is_own=is_own,
             warn=self.warn,

@@ -34,7 +34,7 @@ from gatewayd.config.schema import Config
 from gatewayd.core.addresses import Address
 from gatewayd.core.figures import Figures
 from gatewayd.metrics import memberships, of_gateway, recommend, render, traffic
-from gatewayd.net.ports import inherited_sockets, is_local
+from gatewayd.net.ports import first_environment, inherited_sockets, is_local
 from gatewayd.net.reactor import install
 from gatewayd.net.systemd import Manager
 from gatewayd.process import Process, routed_upstreams
@@ -130,7 +130,7 @@ class Gateway(MultiService):
         )
         self.log = self.process.log
         self.addService(self.process.sweeper)
-        self._inherited = inherited_sockets(os.environ, os.getpid())
+        self._inherited = inherited_sockets(first_environment(), os.getpid())
         self._handover = Handover()
         shared = self.process.shared(
             self._inherited, accepts=1024 if alone else 0, is_own=self._is_own
@@ -240,7 +240,10 @@ class Gateway(MultiService):
         """Serve instead of the version before us, once we can."""
         try:
             self.ready()
-        except NotReady:
+        except NotReady as reason:
+            if self._handover.too_late:
+                self.log.error("not ready in time to take over: {why}; leaving", why=reason)
+                self._leave()
             return
         if self.admin is not None:
             self.addService(self.admin)

@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 
 from gatewayd.admin.site import Refused
 from gatewayd.net.ports import HANDED
@@ -24,6 +24,16 @@ from gatewayd.net.ports import HANDED
 READY_FD: Final = "GATEWAYD_READY_FD"  # where a successor says that it is ready
 _PATIENCE: Final = 60.0  # seconds that it may take until then
 _FIRST: Final = 4  # of the sockets in the successor; 3 is the pipe
+
+
+def detach() -> None:
+    """Have the system's first process as parent, if this process is a successor.
+
+    systemd waits for a main process only if it is its own child, and the parent, the version before, is
+    about to leave. Done before there are threads, for a fork loses them.
+    """
+    if READY_FD in os.environ and os.fork():
+        os._exit(0)
 
 
 class Successor(ProcessProtocol):
@@ -39,16 +49,11 @@ class Successor(ProcessProtocol):
         if self._said.endswith(b"\n") and not self.ready.called:
             self.ready.callback(json.loads(self._said))
 
-    def processEnded(self, reason: Failure) -> None:
-        """Twisted: it has ended; too early, if that comes before it was ready."""
+    def childConnectionLost(self, childFD: int) -> None:
+        """Twisted: nobody holds the pipe any more; too early, if that comes before it was ready."""
         if not self.ready.called:
-            why = reason.getErrorMessage()
             self.ready.errback(
-                Refused(
-                    [
-                        f"the new version ended before it was ready: {why} Its messages are in the log"
-                    ]
-                )
+                Refused(["the new version ended before it was ready; its messages are in the log"])
             )
 
 
@@ -84,9 +89,8 @@ def start_successor(
         raise Refused([f"{command[0]} cannot be started: {error.strerror}"]) from error
 
     def too_late(result: Any, seconds: float) -> Any:
-        with suppress(Exception):
-            process.signalProcess("KILL")
-        raise Refused([f"the new version was not ready after {seconds:g} s; it was stopped"])
+        process.loseConnection()
+        raise Refused([f"the new version was not ready after {seconds:g} s, and leaves again"])
 
     return successor.ready.addTimeout(_PATIENCE, reactor, onTimeoutCancel=too_late)
 
@@ -99,11 +103,17 @@ class Handover:
         self.fd = int(os.environ.pop(READY_FD, "-1"))
         handed = os.environ.pop(HANDED, "")
         self._sockets = [int(line.partition("=")[0]) for line in handed.splitlines()]
+        self._until = monotonic() + _PATIENCE
 
     @property
     def pending(self) -> bool:
         """Whether the former one still serves."""
         return self.fd >= 0
+
+    @property
+    def too_late(self) -> bool:
+        """Whether the former one waits no longer."""
+        return self.pending and monotonic() > self._until
 
     def close_sockets(self) -> None:
         """Those that were wanted are duplicated by now; one left open would listen for nobody."""

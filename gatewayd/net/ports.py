@@ -150,6 +150,18 @@ def is_local(host: str) -> bool:
     return True
 
 
+def first_environment() -> dict[str, str]:
+    """The environment that this process was started with.
+
+    Twisted 22.4 takes LISTEN_PID and LISTEN_FDS out of os.environ once its endpoints are imported.
+    """
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
+
+
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, int]:
     """The sockets that systemd or a former version of this gateway passed, by address.
 

@@ -306,7 +306,8 @@ class ReverseProxyResource(Leaf):
         if waiting is not None:
             exchange.waiting = None
             waiting.addErrback(lambda _: None)
-            exchange.client, client = None, exchange.client  # what still comes is too late
+            client = exchange.client
+            exchange.client = None  # what still comes is too late
             waiting.cancel()
             exchange.client = client
 

@@ -21,6 +21,7 @@ from gatewayd.proxy.channel import ServerChannel
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Root
 
+_TURN: Final = 0.001  # seconds that other workers get to take a client first
 _GRACE: Final = 1.0  # seconds; nginx closes at once, and a busy client sees a reset now and then
 
 
@@ -76,6 +77,7 @@ class Listener(Service):
         reactor: Any,
         inherited: Mapping[str, int],
         accepts: int = 1024,
+        board: Any = None,
         limits: Limits,
         timeouts: ClientTimeouts,
         path_rules: PathRules,
@@ -90,6 +92,7 @@ class Listener(Service):
         inherited: sockets that listen already, by listener or address (net.ports.inherited_sockets).
         accepts: clients at a time; 1 where others accept there as well, so that each gets its part;
             0 = it only holds the socket, for others.
+        board: shows whether another process has fewer clients (workers.board); None = there is none.
         limits, timeouts, path_rules: what clients may do.
         trusted: peers whose X-Forwarded-* are believed.
         proxy_protocol: peers that begin with a PROXY header; None = nobody.
@@ -111,6 +114,8 @@ class Listener(Service):
         self._reactor = reactor
         self._inherited = inherited
         self._accepts = accepts
+        self._board = board
+        self._patient = False  # others have had their chance
         self._proxied = proxy_protocol
         self._on_full = on_full
         self._channels: set[ServerChannel] = set()
@@ -211,12 +216,22 @@ class Listener(Service):
     def room(self) -> int:
         """How many clients may be accepted now; room is made by closing those idle for longest."""
         limit = self.limits.max_connections
+        if self._board is not None and not self._patient and self._board.is_ahead():
+            self._patient = True  # once: then whoever waits is taken
+            self.hold()
+            self._reactor.callLater(_TURN, self._after_others)
+            return 0
+        self._patient = False
         if not limit:
             return self._accepts
         room = limit - len(self._channels)
         if room <= 0 and not self._close_idlest():
             self._pause()
         return min(self._accepts, max(0, room))
+
+    def _after_others(self) -> None:
+        if self.port is not None and not self.counters.paused:
+            self.accept()
 
     def _close_idlest(self) -> bool:
         tick = self.context.wheel.now
@@ -254,11 +269,15 @@ class Listener(Service):
         self._channels.add(channel)
         self.counters.accepted += 1
         self.counters.open += 1
+        if self._board is not None:
+            self._board.count(1)
 
     def lost(self, channel: ServerChannel) -> None:
         """A client is no more."""
         self._channels.discard(channel)
         self.counters.open -= 1
+        if self._board is not None:
+            self._board.count(-1)
         self._resume()
         if self._drained is not None and not self._channels:
             drained, self._drained = self._drained, None

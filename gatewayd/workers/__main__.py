@@ -7,6 +7,7 @@ from typing import Any, Final
 from gatewayd.net.reactor import install
 
 _LINK_FD: Final = 3
+_BOARD_FD: Final = 4
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
 
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    worker = Worker(_LINK_FD, reactor)
+    worker = Worker(_LINK_FD, _BOARD_FD, reactor)
     reactor.callWhenRunning(worker.take_signals)
     reactor.run()
 

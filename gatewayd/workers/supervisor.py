@@ -35,6 +35,7 @@ from gatewayd.process import Process
 from gatewayd.proxy.filters import RateRule
 from gatewayd.serving import Serving
 from gatewayd.workers import link as topics
+from gatewayd.workers.board import Board, new_board
 from gatewayd.workers.link import Configuration, Link
 from gatewayd.workers.membership import Teller
 
@@ -44,6 +45,7 @@ _LOOK: Final = 1.0  # seconds between two looks at the workers
 _GATHER: Final = 0.01  # seconds in which changes of members gather
 _ANSWER: Final = 2.0  # seconds that a worker may take to say how it fares
 _LINK_FD: Final = 3  # of a worker
+_BOARD_FD: Final = 4
 
 STARTING: Final = "starting"
 UP: Final = "up"
@@ -143,6 +145,8 @@ class Supervisor(Service):
         self._scaler = Scaler(least, most)
         self._restarts: dict[int, Restarts] = {}
         self._teller = Teller()
+        self._board_fd = new_board()
+        self._board = Board(self._board_fd)
         self._gone = Figures()  # what workers counted that are no more
         self._look = LoopingCall(self._look_after)
         self._look.clock = self._reactor
@@ -221,7 +225,7 @@ class Supervisor(Service):
                 sys.executable,
                 [sys.executable, "-P", "-m", "gatewayd.workers"],
                 env=_environment(),
-                childFDs={0: 0, 1: 1, 2: 2, _LINK_FD: theirs},
+                childFDs={0: 0, 1: 1, 2: 2, _LINK_FD: theirs, _BOARD_FD: self._board_fd},
             )
         except OSError as error:
             self._process.warn(f"worker {number} cannot be started: {error.strerror}")
@@ -276,6 +280,7 @@ class Supervisor(Service):
     def _gone_one(self, worker: WorkerProcess, cause: str) -> None:
         number = worker.number
         del self.workers[number]
+        self._board.gone(number)
         if worker.figures is not None:
             self._gone.add(worker.figures.lasting())
         lived = monotonic() - worker.served if worker.served else 0.0

@@ -26,6 +26,7 @@ from gatewayd.serving import Serving
 from gatewayd.status import traffic_of
 from gatewayd.upstreams.upstream import Upstream
 from gatewayd.workers import link as topics
+from gatewayd.workers.board import Board
 from gatewayd.workers.link import Configuration, Link
 from gatewayd.workers.membership import Follower, News
 
@@ -38,14 +39,16 @@ _SPARE: Final = 5.0  # seconds that an end takes at most, after drain_timeout
 class Worker:
     """One worker process; made by `python -m gatewayd.workers`."""
 
-    def __init__(self, fd: int, reactor: Any) -> None:
+    def __init__(self, fd: int, board_fd: int, reactor: Any) -> None:
         """Take up the link to the supervisor.
 
         Args:
             fd: this process's end of it.
+            board_fd: of the board.
             reactor: Twisted's.
         """
         self._reactor = reactor
+        self._board_fd = board_fd
         self._process: Process | None = None
         self._serving: Serving | None = None
         self._followers: dict[Upstream, Follower] = {}
@@ -113,7 +116,9 @@ class Worker:
         )
         self._inherited = dict(self.link.sockets)
         serving = self._serving = Serving(
-            config, process.shared(self._inherited, accepts=1), decides=False
+            config,
+            process.shared(self._inherited, accepts=1, board=Board(self._board_fd, given.number)),
+            decides=False,
         )
         self._take_over(given)  # members first: the first client finds them
         process.start()
