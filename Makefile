@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
 .PHONY: run test lint unit coverage trial live zookeeper simulated packaging debian-set fuzz \
-	build-optimized unit-optimized benchmark benchmark-quick profile memprofile clean
+	build-optimized unit-optimized benchmark benchmark-quick profile memprofile load-test chaos man \
+	observability deb deb-test docker-build clean
 
 run: $(VENV)/.runs
 	$(BIN)/gatewayd demo
@@ -82,6 +83,33 @@ profile: $(STAMP)
 
 memprofile: $(STAMP)
 	$(BIN)/python -m benchmarks.memprofile
+
+# Several workers under load while everything happens to them that happens in production; a minute.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
+
+# Against a gateway that runs already, such as that of `make run`.
+load-test:
+	@command -v wrk >/dev/null || command -v ab >/dev/null || { echo "install wrk or apache2-utils"; exit 1; }
+	! command -v wrk >/dev/null || wrk -t1 -c64 -d10s --latency http://127.0.0.1:2000/
+	! command -v ab >/dev/null || ab -q -k -c 64 -n 20000 http://127.0.0.1:2000/
+
+man: $(STAMP)
+	PYTHONPATH=. $(BIN)/python docs/man.py build/man
+
+# Dashboard, rules and metrics belong together; promtool is in Debian's prometheus.
+observability: $(STAMP)
+	$(BIN)/python -m tests.observability
+
+# A Debian package in dist/, and what becomes of it in a new Debian 12.
+deb:
+	sh tests/debian_package.sh build
+
+deb-test:
+	sh tests/debian_package.sh
+
+docker-build:
+	docker build --tag gatewayd:$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' gatewayd/__init__.py) --tag gatewayd .
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
