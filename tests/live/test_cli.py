@@ -715,15 +715,6 @@ def test_commands_without_a_daemon_are_1_with_a_message(name: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["reload", "drain", "undrain"])
-def test_commands_of_later_issues_say_so(daemon: Daemon, name: str) -> None:
-    """Until they work they fail with a message."""
-    done = command(name, "--admin", daemon.admin_text, environment=TOKEN)
-    assert done.returncode in (1, 2)
-    assert done.stderr.strip()
-    assert "Traceback" not in done.stderr
-
-
 def test_twistd_runs_the_plugin(start_upstream: StartUpstream, tmp_path: Path) -> None:
     """`twistd -n gatewayd --config FILE` is the same thing."""
     import subprocess

@@ -31,7 +31,7 @@ class Scaling(SynchronousTestCase):
         """After a minute in which those left would have room to spare; never below the least."""
         scaler = Scaler(1, 2)
         played(scaler, 0.9, 6, 0)
-        self.assertEqual([2] * 70 + [1] * 60, played(scaler, 0.1, 130, 6 + 9))
+        self.assertEqual([2] * 60 + [1] * 70, played(scaler, 0.1, 130, 6 + 9))
 
     def test_stays(self) -> None:
         """Load in between changes nothing, nor does a short burst, nor silence."""
