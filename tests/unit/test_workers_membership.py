@@ -56,7 +56,8 @@ class Pair:
         self._followers: list[Follower] = []
 
     def hire(self) -> Upstream:
-        """A worker that begins now."""
+        """A worker that begins now; what the others have not heard yet, they hear before."""
+        self.tell()
         worker = made(self.world, slow_start=self.slow_start)
         follower = Follower(worker)
         follower.take(self.arrived(self.teller.everything({"u": self.upstream}))["u"])
