@@ -393,9 +393,12 @@ class Gateway(MultiService):
         changes = difference(self.config, loaded.config)
         if only_plan:
             return changes
+        if self._stopping:
+            raise Refused(["the gateway is stopping"])
         self._manager.reloading()
         if loaded.config == self.config:
             self.reopen_logs()
+            self.set_logging(loaded.config.logging.level, list(loaded.config.logging.debug))
             self._serves(loaded, changes)
             return changes
         try:

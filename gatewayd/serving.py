@@ -264,24 +264,30 @@ class Serving(MultiService):
         self.routes = routes
 
     def _switch_listeners(self, plan: Plan) -> None:
-        kept: dict[str, Listener] = {}
+        kept = {
+            name: planned if name in plan.opened else self.listeners[name]
+            for name, planned in plan.listeners.items()
+        }
+        # First who goes: one that moves leaves its name to its successor.
+        for listener in self.listeners.values():
+            if listener not in kept.values():
+                if any(each.address == listener.address for each in kept.values()):
+                    listener.yield_path()
+                self._remove(listener)
+                self._leaving.add(listener)
+                listener.drain().addCallback(self._left, listener)
         for name, planned in plan.listeners.items():
             if name in plan.opened:
-                kept[name] = planned
+                if planned.address.kind == "unix":
+                    planned.yield_path(False)
                 planned.rest(self.draining)
                 self.addService(planned)
             else:
-                kept[name] = self.listeners[name]
                 kept[name].become(planned)
-        gone = [each for each in self.listeners.values() if each not in kept.values()]
         self.listeners = kept
-        for listener in gone:
-            self._leaving.add(listener)
-            listener.drain().addCallback(self._left, listener)
 
     def _left(self, ignored: None, listener: Listener) -> None:
         self._leaving.discard(listener)
-        self._remove(listener)
 
     def _remove(self, service: Any) -> None:
         if service is not None:

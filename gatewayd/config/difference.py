@@ -53,7 +53,8 @@ def difference(old: Config, new: Config) -> list[Change]:
     routes_were = {route.name: route for route in old.routes}
     routes_are = {route.name: route for route in new.routes}
     found += _named("route", routes_were, routes_are, _ROUTE)
-    if not found and list(routes_were) != list(routes_are):
+    both = routes_were.keys() & routes_are.keys()
+    if [n for n in routes_were if n in both] != [n for n in routes_are if n in both]:
         found.append(Change("routes", "", CHANGED, ("order",), "from the next request on"))
     found += _named("upstream", old.upstreams, new.upstreams, _UPSTREAM)
     for section, effect in _SECTIONS.items():

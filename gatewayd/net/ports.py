@@ -50,9 +50,9 @@ class _Yielding(unix.Port):
     _shouldShutdown = False
     _yielded = False
 
-    def yield_path(self) -> None:
-        """Somebody else listens on this socket now: its file outlives this port."""
-        self._yielded = True
+    def yield_path(self, yielded: bool = True) -> None:
+        """Somebody else listens on this socket: its file outlives this port, or does not any more."""
+        self._yielded = yielded
 
     def connectionLost(self, reason: Any) -> None:
         """Twisted: the port is closed."""

@@ -159,7 +159,7 @@ class Listener(Service):
         self.port = listen(self.address, self, self._reactor, former.port.fileno())
         if not self._accepts:
             self.port.pauseProducing()
-        former.yield_path()
+        self.yield_path()  # until the switch: a plan may be given up
 
     def hold(self) -> None:
         """Accept nobody until `accept`; who connects waits in the socket's queue."""
@@ -170,10 +170,10 @@ class Listener(Service):
         if self._accepts:
             self.port.resumeProducing()
 
-    def yield_path(self) -> None:
-        """Leave a Unix socket's file when the port closes: somebody else listens there."""
+    def yield_path(self, yielded: bool = True) -> None:
+        """Leave a Unix socket's file when the port closes, for somebody else listens there; or do not."""
         if hasattr(self.port, "yield_path"):
-            self.port.yield_path()
+            self.port.yield_path(yielded)
 
     def become(self, planned: Listener) -> None:
         """Serve from now on as a listener that was made of a new configuration; clients stay."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -63,6 +64,9 @@ class WorkerProcess(ProcessProtocol):
         self.number = number
         self.state = STARTING
         self.started = self.heard = monotonic()
+        self.configured = (
+            False  # it has been sent a configuration, and hears what changes after that
+        )
         self.served = 0.0  # since when; 0 = not yet
         self.busy = 0.0
         self.late = 0.0
@@ -153,6 +157,7 @@ class Supervisor(Service):
         self._looked = 0.0
         self._telling: Any = None
         self._draining = False
+        self._logging: tuple[str | None, list[str] | None] | None = None  # until the next reload
         self._ending: Deferred[None] | None = None
         self._full_at: dict[str, dict[str, float]] = {}  # what workers are to learn of buckets
         self.follow_upstreams()
@@ -248,6 +253,8 @@ class Supervisor(Service):
         )
 
     def _configure(self, worker: WorkerProcess) -> Deferred[Any]:
+        self._tell_news()  # what is in the snapshot counts as told, so that its end is told as well
+        worker.configured = True
         given = Configuration(
             self._loaded(),
             worker.number,
@@ -256,7 +263,10 @@ class Supervisor(Service):
             self._share_of(worker),
             self._draining,
         )
-        return worker.link.send(topics.CONFIGURE, given)
+        answered = worker.link.send(topics.CONFIGURE, given)
+        if self._logging is not None:
+            worker.link.tell(topics.LOGGING, self._logging)
+        return answered
 
     def _serves(self, worker: WorkerProcess) -> None:
         if worker.state == STARTING:
@@ -349,7 +359,7 @@ class Supervisor(Service):
 
     def _tell(self, topic: str, value: Any = None) -> None:
         for worker in self.workers.values():
-            if worker.served:
+            if worker.configured:
                 worker.link.tell(topic, value)
 
     def _serving_ones(self) -> list[WorkerProcess]:
@@ -362,7 +372,7 @@ class Supervisor(Service):
 
     def _divide(self) -> None:
         for worker in self._serving_ones():
-            if worker.served:
+            if worker.configured:
                 worker.link.tell(topics.SHARE, self._share_of(worker))
 
     def rest(self, draining: bool) -> None:
@@ -372,7 +382,8 @@ class Supervisor(Service):
 
     def set_logging(self, level: str | None, debug: list[str] | None) -> None:
         """Change what is logged."""
-        self._tell(topics.LOGGING, (level, debug))
+        self._logging = (level, debug)
+        self._tell(topics.LOGGING, self._logging)
 
     def reopen_logs(self) -> None:
         """Log files were rotated away."""
@@ -388,18 +399,24 @@ class Supervisor(Service):
             A Deferred of the numbers of those that failed to; it may never fire.
         """
         self.follow_upstreams()
+        self._logging = None
         asked = []
-        numbers = []
+        told: list[WorkerProcess] = []
         for worker in self.workers.values():
-            if not worker.served or worker.state == LEAVING:
-                continue  # one that starts gets the newest anyway
+            if not worker.configured or worker.state == LEAVING:
+                continue  # one that has not said hello gets the newest anyway
             for name in opened:
                 worker.link.send_socket(name, self._serving.listeners[name].port.fileno())
             asked.append(self._configure(worker))
-            numbers.append(worker.number)
+            told.append(worker)
         answered: Deferred[Any] = DeferredList(asked, consumeErrors=True)
         return answered.addCallback(
-            lambda results: [n for n, (good, _) in zip(numbers, results, strict=True) if not good]
+            lambda results: [
+                worker.number
+                for worker, (good, result) in zip(told, results, strict=True)
+                # One that died meanwhile is replaced by one that begins with the new configuration.
+                if not good and result.check(ConnectionClosed) is None
+            ]
         )
 
     # --- what workers say

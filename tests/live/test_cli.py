@@ -336,6 +336,8 @@ NOT_YET = {
 # Brought by other issues: from their release on they are simply keys.
 BROUGHT = {
     "workers": ("workers", "2"),
+    "workers.auto": ("workers", "auto"),
+    "workers.range": ("workers", "{min: 1, max: 4}"),
     "retries": ("routes", "[{name: a, upstream: users, retries: {attempts: 2}}]"),
     "rate_limit": (
         "routes",
@@ -713,6 +715,26 @@ def test_commands_without_a_daemon_are_1_with_a_message(name: str) -> None:
     assert done.returncode == 1
     assert address in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_reload_drain_undrain(daemon: Daemon) -> None:
+    """Each says what has become of it, and status shows it."""
+    for name, said, draining in (
+        ("reload", "nothing changes", False),
+        ("drain", "undrain", True),
+        ("undrain", "ready", False),
+    ):
+        done = command(name, "--admin", daemon.admin_text, environment=TOKEN)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout
+        shown = command("status", "--admin", daemon.admin_text, environment=TOKEN).stdout
+        assert ("draining" in shown.splitlines()[0]) is draining
+
+
+def test_drain_of_half_an_endpoint_is_1(daemon: Daemon) -> None:
+    done = command("drain", "users", "--admin", daemon.admin_text, environment=TOKEN)
+    assert done.returncode == 1
+    assert "ENDPOINT" in done.stderr
 
 
 def test_twistd_runs_the_plugin(start_upstream: StartUpstream, tmp_path: Path) -> None:

@@ -35,6 +35,15 @@ class Pair:
             assert client.ask(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()).status == 200
         return self.upstream.wait_request(path)
 
+    def since(self, before: int, path: str) -> list[Recorded]:
+        """What has arrived, without stragglers: heads of earlier cases that were cut at the end."""
+        earlier = int(path[2:])
+        return [
+            request
+            for request in self.upstream.requests[before:]
+            if not (request.path[2:].isdigit() and int(request.path[2:]) < earlier)
+        ]
+
 
 @pytest.fixture(scope="module")
 def pair(module_daemon: StartDaemon, module_upstream: StartUpstream) -> Pair:
@@ -85,7 +94,7 @@ def test_malformed_body_never_completes_upstream(
         else:
             assert_refused(client, (400,))
     fence = pair.fence()
-    for request in pair.upstream.requests[before:]:
+    for request in pair.since(before, path):
         if request is not fence:
             assert request.path == path
             pair.upstream.wait_ended(request)
@@ -117,7 +126,7 @@ def test_valid_is_served(pair: Pair, case: Good, piecewise: bool) -> None:
         client.send_anyway(raw, piecewise=piecewise and len(raw) < 1000)
         response = client.read_response(case.method)
         assert response.status == 200
-        (request,) = pair.upstream.requests[before:]
+        (request,) = pair.since(before, path)
         check_served(pair.upstream.wait_complete(request), case, path)
         if response.closes:
             assert b"HTTP/1.0" in case.raw
@@ -139,11 +148,9 @@ def test_ambiguous_is_refused_or_made_plain(pair: Pair, case: Good) -> None:
             assert response.closes
             client.expect_end()
             fence = pair.fence()
-            assert all(
-                item is fence or not item.complete for item in pair.upstream.requests[before:]
-            )
+            assert all(item is fence or not item.complete for item in pair.since(before, path))
             return
-        (request,) = pair.upstream.requests[before:]
+        (request,) = pair.since(before, path)
         check_served(pair.upstream.wait_complete(request), case, path)
 
 
@@ -157,7 +164,7 @@ def test_smuggled_request_behind_a_refused_one_is_never_read(pair: Pair) -> None
         )
         assert_refused(client, (400,))
     fence = pair.fence()
-    assert pair.upstream.requests[before:] == [fence]
+    assert pair.since(before, fence.path) == [fence]
 
 
 def test_chunk_extensions_are_dropped(pair: Pair) -> None:

@@ -248,6 +248,33 @@ class Daemon:
         with RawClient(self.admin) as client:
             return client.ask("\r\n".join(head).encode("latin-1") + body)
 
+    def post(self, path: str, *lines: str) -> Response:
+        """POST to the admin interface, as it wants to be written to."""
+        return self.ask_admin("POST", path, "Content-Type: application/json", *lines)
+
+    def rewrite(self, document: Mapping[str, Any] | str) -> None:
+        """Replace the configuration's file; what is in effect stays until a reload."""
+        text = document if isinstance(document, str) else yaml.safe_dump(dict(document))
+        self.file.write_text(text)
+
+    def reload(self, document: Mapping[str, Any] | str | None = None) -> Response:
+        """POST /reload, with another file where one is given."""
+        if document is not None:
+            self.rewrite(document)
+        response = self.post("/reload")
+        if response.status == 200:
+            self.document = yaml.safe_load(self.file.read_text())
+        return response
+
+    def restore(self, document: Mapping[str, Any]) -> bool:
+        """Serve *document* and traffic again, whatever a test has done; says whether it could."""
+        if self.process.poll() is not None:
+            return False
+        try:
+            return self.post("/undrain").status == 202 and self.reload(document).status == 200
+        except (OSError, AssertionError):
+            return False
+
     def status(self) -> dict[str, Any]:
         """GET /status."""
         response = self.ask_admin("GET", "/status")
