@@ -142,7 +142,8 @@ class Gateway(MultiService):
             self.supervisor = Supervisor(
                 self.process, self.serving, lambda: self.loaded, least=least, most=most
             )
-            self.addService(self.supervisor)
+            if not self._handover.pending:
+                self.addService(self.supervisor)
         self.admin: AdminService | None = None
         if self.config.admin.address is not None:
             self.admin = AdminService(
@@ -237,7 +238,10 @@ class Gateway(MultiService):
         )
 
     def _take_over(self) -> None:
-        """Serve instead of the version before us, once we can."""
+        """Serve instead of the version before us, once we can; workers begin when members are known."""
+        supervisor = self.supervisor
+        if supervisor is not None and not supervisor.running and not self._missing():
+            self.addService(supervisor)
         try:
             self.ready()
         except NotReady as reason:
@@ -340,7 +344,8 @@ class Gateway(MultiService):
         return asked if only_plan else asked.addErrback(self._not_reloaded).addBoth(self._is_over)
 
     def _is_over(self, result: Any) -> Any:
-        self._manager.ready()
+        if self._announced:
+            self._manager.ready()
         return result
 
     def upgrade(self) -> Deferred[dict[str, Any]]:
@@ -421,10 +426,8 @@ class Gateway(MultiService):
 
     def _lagging(self, result: Any, seconds: float) -> Any:
         assert self.supervisor is not None
-        lagging = ", ".join(str(each["number"]) for each in self.supervisor.shown())
-        raise Lagging(
-            f"not all of workers {lagging} serve the new configuration after {seconds:g} s"
-        )
+        lagging = ", ".join(map(str, sorted(self.supervisor.lagging)))
+        raise Lagging(f"worker {lagging} has not taken the new configuration over in {seconds:g} s")
 
     def _serves(self, loaded: Loaded, changes: list[Change]) -> None:
         self.loaded = loaded
@@ -458,6 +461,14 @@ class Gateway(MultiService):
         """
         if self.draining:
             raise NotReady("draining")
+        missing = self._missing()
+        if self.supervisor is not None:
+            missing += self.supervisor.missing()
+        if missing:
+            raise NotReady("waiting for " + ", ".join(missing))
+
+    def _missing(self) -> list[str]:
+        """Listeners and members that this process waits for."""
         serving = self.serving
         missing = [f"listener {n}" for n, each in serving.listeners.items() if each.port is None]
         wanted = self.config.admin.ready
@@ -465,10 +476,7 @@ class Gateway(MultiService):
         unknown = sorted(name for name in routed if not serving.upstreams[name].known)
         if wanted == "all" or (wanted == "any" and len(unknown) == len(routed)):
             missing += [f"members of upstream {name}" for name in unknown]
-        if self.supervisor is not None:
-            missing += self.supervisor.missing()
-        if missing:
-            raise NotReady("waiting for " + ", ".join(missing))
+        return missing
 
     def healthy(self) -> bool:
         """Whether somebody serves."""

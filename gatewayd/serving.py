@@ -194,7 +194,7 @@ class Serving(MultiService):
                 self._shared.warn(message)
         self._room = room
         for name, listener in self.listeners.items():
-            listener.limits.max_connections = room[name]
+            listener.admit(room[name])
         for name, upstream in self.upstreams.items():
             upstream.limit(share.part(config.upstreams[name].pool.max_connections_per_endpoint))
         for wanted, route in zip(config.routes, self.routes, strict=False):

@@ -1,7 +1,8 @@
 """The version that is installed now takes over from the one that runs.
 
-The running gateway starts the same command anew and hands it the listening sockets. Only when the new one
-is ready do its listeners accept; then the old one stops accepting, finishes what it has, and leaves.
+The running gateway starts the same command anew and hands it the listening sockets. The new one accepts
+only when it knows its members; once it is ready the old one stops accepting, finishes what it has, and
+leaves.
 The sockets are the same all the time, so no connection is refused or reset.
 """
 

@@ -296,7 +296,7 @@ async def play(gateway: Gateway, load: Load, seconds: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(before, signal.SIGTERM)  # it leaves already; a first signal cuts nothing short
     await gateway.until(lambda found: found["version"] == "0.2.0" and found["pid"] != before)
-    await phase("after it", 3.0)
+    await phase("after the upgrade", 3.0)
 
 
 async def run(seconds: float, clients: int) -> int:

@@ -51,7 +51,7 @@ class RateLimit:
         self._step = 1.0 / rate
         self._depth = burst / rate
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._told: Callable[[str], None] | None = None
+        self._told: Callable[[str, float], None] | None = None
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -66,8 +66,8 @@ class RateLimit:
             return Verdict(False, 0, wait)
         self._keep(key, after)
         if self._told is not None:
-            self._told(key)
-        remaining = int((self._depth - (after - now)) * self.rate + 1e-9)
+            self._told(key, now)
+        remaining = int((self._depth - (after - now)) / self._step + 1e-9)
         return Verdict(True, remaining, 0.0)
 
     def _keep(self, key: str, full_at: float) -> None:
@@ -80,13 +80,17 @@ class RateLimit:
     # taken is known a moment later, so a client within its rate is never refused, and one that is not
     # gets at most a further burst out of each other process before that.
 
-    def on_spent(self, told: Callable[[str], None]) -> None:
-        """Tell somebody of every token that is taken."""
+    def on_spent(self, told: Callable[[str, float], None]) -> None:
+        """Tell somebody of every token that is taken: whose, and when."""
         self._told = told
 
-    def spend(self, key: str, tokens: int, now: float) -> float:
-        """Take what another process has given away already; when the bucket will be full again."""
-        full_at = max(self._full_at.get(key, 0.0), now) + tokens * self._step
+    def spend(self, key: str, tokens: int, since: float) -> float:
+        """Take what another process has given away since then; when the bucket will be full again.
+
+        By the time of the first one: to count them from when we hear of them would refuse a client that
+        comes just in time.
+        """
+        full_at = max(self._full_at.get(key, 0.0), since) + tokens * self._step
         self._keep(key, full_at)
         return full_at
 

@@ -289,6 +289,12 @@ class Listener(Service):
         """Let keep-alive end by `Connection: close`, or go on as before."""
         self.draining = draining
 
+    def admit(self, most: int) -> None:
+        """Take so many clients from now on, 0 = any number."""
+        if most != self.limits.max_connections:
+            self.limits.max_connections = most
+            self._resume()
+
     def _resume(self) -> None:
         """Accept again, where that was paused for too many clients."""
         if self.counters.paused and self.port is not None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from gatewayd.net.reactor import install
-
-_LINK_FD: Final = 3
-_BOARD_FD: Final = 4
 
 
 def main() -> None:
@@ -16,11 +13,12 @@ def main() -> None:
     from twisted.internet import reactor as installed
     from twisted.logger import globalLogBeginner
 
+    from gatewayd.workers.link import BOARD_FD, LINK_FD
     from gatewayd.workers.worker import Worker
 
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    worker = Worker(_LINK_FD, _BOARD_FD, reactor)
+    worker = Worker(LINK_FD, BOARD_FD, reactor)
     reactor.callWhenRunning(worker.take_signals)
     reactor.run()
 

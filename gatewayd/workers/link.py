@@ -43,6 +43,13 @@ TROUBLE: Final = "trouble"  # an endpoint that its source does not list has fail
 SPENT: Final = "spent"  # tokens by client
 
 
+LINK_FD: Final = 3  # of a worker
+BOARD_FD: Final = 4
+
+Spent = dict[str, dict[str, tuple[int, float]]]
+"""Tokens by route and client, and when the first of them was taken."""
+
+
 class Configuration(NamedTuple):
     """All that a worker needs to begin, or to go on after a reload."""
 

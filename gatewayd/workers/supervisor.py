@@ -37,7 +37,7 @@ from gatewayd.proxy.filters import RateRule
 from gatewayd.serving import Serving
 from gatewayd.workers import link as topics
 from gatewayd.workers.board import Board, new_board
-from gatewayd.workers.link import Configuration, Link
+from gatewayd.workers.link import BOARD_FD, LINK_FD, Configuration, Link, Spent
 from gatewayd.workers.membership import Teller
 
 HANG: Final = 5.0  # seconds without a heartbeat, which comes every second
@@ -45,8 +45,6 @@ START: Final = 30.0  # seconds until a worker serves
 _LOOK: Final = 1.0  # seconds between two looks at the workers
 _GATHER: Final = 0.01  # seconds in which changes of members gather
 _ANSWER: Final = 2.0  # seconds that a worker may take to say how it fares
-_LINK_FD: Final = 3  # of a worker
-_BOARD_FD: Final = 4
 
 STARTING: Final = "starting"
 UP: Final = "up"
@@ -64,9 +62,7 @@ class WorkerProcess(ProcessProtocol):
         self.number = number
         self.state = STARTING
         self.started = self.heard = monotonic()
-        self.configured = (
-            False  # it has been sent a configuration, and hears what changes after that
-        )
+        self.configured = False  # it was sent all, and hears what changes after that
         self.served = 0.0  # since when; 0 = not yet
         self.busy = 0.0
         self.late = 0.0
@@ -157,6 +153,7 @@ class Supervisor(Service):
         self._looked = 0.0
         self._telling: Any = None
         self._draining = False
+        self.lagging: set[int] = set()  # workers that have not confirmed the last configuration
         self._logging: tuple[str | None, list[str] | None] | None = None  # until the next reload
         self._ending: Deferred[None] | None = None
         self._full_at: dict[str, dict[str, float]] = {}  # what workers are to learn of buckets
@@ -230,7 +227,7 @@ class Supervisor(Service):
                 sys.executable,
                 [sys.executable, "-P", "-m", "gatewayd.workers"],
                 env=_environment(),
-                childFDs={0: 0, 1: 1, 2: 2, _LINK_FD: theirs, _BOARD_FD: self._board_fd},
+                childFDs={0: 0, 1: 1, 2: 2, LINK_FD: theirs, BOARD_FD: self._board_fd},
             )
         except OSError as error:
             self._process.warn(f"worker {number} cannot be started: {error.strerror}")
@@ -400,24 +397,29 @@ class Supervisor(Service):
         """
         self.follow_upstreams()
         self._logging = None
+        self.lagging = set()
         asked = []
-        told: list[WorkerProcess] = []
         for worker in self.workers.values():
             if not worker.configured or worker.state == LEAVING:
                 continue  # one that has not said hello gets the newest anyway
             for name in opened:
                 worker.link.send_socket(name, self._serving.listeners[name].port.fileno())
-            asked.append(self._configure(worker))
-            told.append(worker)
+            self.lagging.add(worker.number)
+            asked.append(
+                self._configure(worker).addCallbacks(
+                    self._took, self._took_not, (worker,), errbackArgs=(worker,)
+                )
+            )
         answered: Deferred[Any] = DeferredList(asked, consumeErrors=True)
-        return answered.addCallback(
-            lambda results: [
-                worker.number
-                for worker, (good, result) in zip(told, results, strict=True)
-                # One that died meanwhile is replaced by one that begins with the new configuration.
-                if not good and result.check(ConnectionClosed) is None
-            ]
-        )
+        return answered.addCallback(lambda ignored: sorted(self.lagging))
+
+    def _took(self, ignored: Any, worker: WorkerProcess) -> None:
+        self.lagging.discard(worker.number)
+
+    def _took_not(self, failure: Failure, worker: WorkerProcess) -> None:
+        if failure.check(ConnectionClosed) is not None:
+            # It died, and is replaced by one that begins with the new configuration.
+            self.lagging.discard(worker.number)
 
     # --- what workers say
 
@@ -436,9 +438,8 @@ class Supervisor(Service):
         if upstream is not None:
             upstream.fail(label)
 
-    def heard_spent(self, spent: dict[str, dict[str, int]]) -> None:
+    def heard_spent(self, spent: Spent) -> None:
         """Tokens that clients took from a worker's buckets: all workers learn of it."""
-        now = self._process.context.clock()
         rates: dict[str, RateRule] = {
             route.name: route.leaf.filters.rate
             for route in self._serving.routes
@@ -450,8 +451,8 @@ class Supervisor(Service):
             self._reactor.callLater(_GATHER, self._tell_buckets)
         for name, rate in rates.items():
             buckets = self._full_at.setdefault(name, {})
-            for key, tokens in spent[name].items():
-                buckets[key] = rate.limit.spend(key, tokens, now)
+            for key, (tokens, since) in spent[name].items():
+                buckets[key] = rate.limit.spend(key, tokens, since)
 
     def _tell_buckets(self) -> None:
         full_at, self._full_at = self._full_at, {}

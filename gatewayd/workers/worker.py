@@ -27,7 +27,7 @@ from gatewayd.status import traffic_of
 from gatewayd.upstreams.upstream import Upstream
 from gatewayd.workers import link as topics
 from gatewayd.workers.board import Board
-from gatewayd.workers.link import Configuration, Link
+from gatewayd.workers.link import Configuration, Link, Spent
 from gatewayd.workers.membership import Follower, News
 
 _BEAT: Final = 1.0  # seconds
@@ -60,7 +60,8 @@ class Worker:
         self._late = 0.0
         self._due = 0.0
         self._figures_due = 0.0
-        self._spent: dict[str, dict[str, int]] = {}  # tokens by route and client
+        self._spent: Spent = {}
+        self._inherited: dict[str, int] = {}
         self._syncing: Any = None
         self.link = Link(
             {
@@ -219,9 +220,10 @@ class Worker:
     # --- rate limits by client, shared with the other workers
 
     def _share_tokens(self, route: str, rate: RateRule) -> None:
-        def spent(key: str) -> None:
-            tokens = self._spent.setdefault(route, {})
-            tokens[key] = tokens.get(key, 0) + 1
+        def spent(key: str, now: float) -> None:
+            buckets = self._spent.setdefault(route, {})
+            tokens, since = buckets.get(key, (0, now))
+            buckets[key] = (tokens + 1, since)
             if self._syncing is None:
                 self._syncing = self._reactor.callLater(_SYNC, self._sync)
 
@@ -241,7 +243,7 @@ class Worker:
             if filters is not None and filters.rate is not None and route.name in buckets:
                 ours = self._spent.get(route.name, {})
                 for key, full_at in buckets[route.name].items():
-                    filters.rate.limit.learn(key, full_at, ours.get(key, 0))
+                    filters.rate.limit.learn(key, full_at, ours.get(key, (0, 0.0))[0])
 
     # --- the end
 

@@ -6,8 +6,6 @@ believes them covered.
 """
 
 LEFT_TO_OTHER_ISSUES = (
-    # Production daemon.
-    "upgrade: the installed version takes the sockets over",
     # After the first release.
     "TCP listeners: half-close kept in both directions (tunnels after 101 are tested here)",
 )

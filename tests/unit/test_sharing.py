@@ -46,15 +46,19 @@ class Buckets(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """What one gave away is missing in the other's, once it has heard of it."""
-        told: list[str] = []
+        told: list[tuple[str, float]] = []
         first, second, whole = (RateLimit(rate=1.0, burst=4, max_keys=10) for _ in range(3))
-        first.on_spent(told.append)
+        first.on_spent(lambda *spent: told.append(spent))
         taken = sum(first.take("a", 100.0).allowed for _ in range(9))
-        self.assertEqual((4, ["a"] * 4), (taken, told))
+        self.assertEqual((4, [("a", 100.0)] * 4), (taken, told))
         second.learn("a", whole.spend("a", 3, 100.0), 0)
         self.assertEqual(1, sum(second.take("a", 100.0).allowed for _ in range(9)))
         second.learn("a", 101.0, 0)  # older than what it knows
         self.assertFalse(second.take("a", 100.0).allowed)
+        late = RateLimit(rate=1.0, burst=1, max_keys=0)
+        self.assertTrue(late.take("a", 100.0).allowed)
+        late.learn("a", whole.spend("b", 1, 100.0), 0)  # heard of later: it counts from when it was
+        self.assertTrue(late.take("a", 101.0).allowed)
         other = RateLimit(rate=1.0, burst=4, max_keys=1)
         other.learn("a", 102.0, 1)  # and one that nobody has heard of
         self.assertEqual(1, sum(other.take("a", 100.0).allowed for _ in range(9)))

@@ -289,9 +289,12 @@ class Exchanged(SynchronousTestCase):
             [RateLimit(rate=rate, burst=burst, max_keys=9) for _ in range(2)],
         )
         spent = [0, 0]
+        since = [0.0, 0.0]
 
         def counting(number: int) -> Any:
-            def told(key: str) -> None:
+            def told(key: str, taken: float) -> None:
+                if not spent[number]:
+                    since[number] = taken
                 spent[number] += 1
 
             return told
@@ -304,7 +307,7 @@ class Exchanged(SynchronousTestCase):
             while due <= now:
                 for each in (0, 1):
                     if spent[each]:
-                        full_at = whole.spend("k", spent[each], due)
+                        full_at = whole.spend("k", spent[each], since[each])
                         spent[each] = 0
                         for other in (0, 1):
                             workers[other].learn("k", full_at, spent[other])
@@ -317,8 +320,8 @@ class Exchanged(SynchronousTestCase):
     @quick
     @given(st.sampled_from((2.0, 5.0, 20.0)), st.integers(0, 10), ASKS)
     def test_within_its_rate(self, rate: float, more: int, asks: list[tuple[float, int]]) -> None:
-        """Nobody is refused whose burst has room for what comes until all have heard."""
-        burst = 2 + int(rate * 2 * self.DELAY) + more
+        """Nobody is refused, however small the burst and late the news."""
+        burst = 1 + more
         steady = [(max(1.0 / rate, passed), number) for passed, number in asks]
         self.assertEqual([True] * len(steady), self.play(rate, burst, steady))
 
