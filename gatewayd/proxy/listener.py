@@ -151,6 +151,8 @@ class Listener(Service):
         if self.port is None:
             fd = self._inherited.get(self.label, self._inherited.get(str(self.address)))
             self.port = listen(self.address, self, self._reactor, fd)
+            if self._board is not None:
+                self.yield_path()
             if not self._accepts:
                 self.port.pauseProducing()
 
@@ -173,7 +175,8 @@ class Listener(Service):
     def yield_path(self, yielded: bool = True) -> None:
         """Leave a Unix socket's file when the port closes, for somebody else listens there; or do not."""
         if hasattr(self.port, "yield_path"):
-            self.port.yield_path(yielded)
+            # With workers the file is the supervisor's, which outlives each of them.
+            self.port.yield_path(yielded or self._board is not None)
 
     def become(self, planned: Listener) -> None:
         """Serve from now on as a listener that was made of a new configuration; clients stay."""
