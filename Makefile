@@ -25,7 +25,7 @@ $(STAMP): $(VENV)/bin/python setup.py
 
 # Everything that must hold before a change lands, two at a time; slower runs have targets of their own.
 test: $(STAMP)
-	$(MAKE) --jobs=2 --output-sync=target lint coverage trial live zookeeper simulated packaging debian-set
+	$(MAKE) --jobs=2 --output-sync=target lint coverage trial live zookeeper simulated packaging observability debian-set
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
