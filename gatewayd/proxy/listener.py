@@ -22,7 +22,7 @@ from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Root
 
 _TURN: Final = 0.001  # seconds that other workers get to take a client first
-_GRACE: Final = 1.0  # seconds; nginx closes at once, and a busy client sees a reset now and then
+_GRACE: Final = 0.25  # seconds; nginx closes at once, and a busy client sees a reset now and then
 
 
 class Limits:

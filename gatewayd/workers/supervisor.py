@@ -33,7 +33,6 @@ from gatewayd.core.scaling import Restarts, Scaler
 from gatewayd.metrics import BY_ENDPOINT
 from gatewayd.net import link as ends
 from gatewayd.process import Process
-from gatewayd.proxy.filters import RateRule
 from gatewayd.serving import Serving
 from gatewayd.workers import link as topics
 from gatewayd.workers.board import Board, new_board
@@ -156,7 +155,9 @@ class Supervisor(Service):
         self.lagging: set[int] = set()  # workers that have not confirmed the last configuration
         self._logging: tuple[str | None, list[str] | None] | None = None  # until the next reload
         self._ending: Deferred[None] | None = None
-        self._full_at: dict[str, dict[str, float]] = {}  # what workers are to learn of buckets
+        self._spent: dict[
+            str, list[tuple[float, str, int]]
+        ] = {}  # by route: since when, whose, tokens
         self.follow_upstreams()
 
     def __repr__(self) -> str:
@@ -440,22 +441,23 @@ class Supervisor(Service):
 
     def heard_spent(self, spent: Spent) -> None:
         """Tokens that clients took from a worker's buckets: all workers learn of it."""
-        rates: dict[str, RateRule] = {
-            route.name: route.leaf.filters.rate
-            for route in self._serving.routes
-            if route.name in spent
-            and route.leaf.filters is not None
-            and route.leaf.filters.rate is not None
-        }
-        if not self._full_at:
+        if not self._spent:
             self._reactor.callLater(_GATHER, self._tell_buckets)
-        for name, rate in rates.items():
-            buckets = self._full_at.setdefault(name, {})
-            for key, (tokens, since) in spent[name].items():
-                buckets[key] = rate.limit.spend(key, tokens, since)
+        for name, buckets in spent.items():
+            taken = self._spent.setdefault(name, [])
+            taken += [(since, key, tokens) for key, (tokens, since) in buckets.items()]
 
     def _tell_buckets(self) -> None:
-        full_at, self._full_at = self._full_at, {}
+        spent, self._spent = self._spent, {}
+        full_at: dict[str, dict[str, float]] = {}
+        for route in self._serving.routes:
+            filters = route.leaf.filters
+            if route.name in spent and filters is not None and filters.rate is not None:
+                # Oldest first: an idle moment before the later ones has to count as one.
+                full_at[route.name] = {
+                    key: filters.rate.limit.spend(key, tokens, since)
+                    for since, key, tokens in sorted(spent[route.name])
+                }
         if full_at:
             self._tell(topics.BUCKETS, full_at)
 

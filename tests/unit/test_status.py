@@ -205,7 +205,7 @@ class Draining(SynchronousTestCase):
         gateway = Assembled(FILE)
         listener = gateway.listeners["web"]
         gateway.reactor.advance(100.0)
-        old, young, busy = self.Client(98.0), self.Client(99.5), self.Client(float("inf"))
+        old, young, busy = self.Client(98.0), self.Client(99.9), self.Client(float("inf"))
         everybody: Any = {old, young, busy}
         listener._channels.update(everybody)
         listener.counters.open = 3
@@ -214,9 +214,9 @@ class Draining(SynchronousTestCase):
         self.assertNoResult(done)
         gone: Any = old
         listener.lost(gone)
-        gateway.reactor.advance(0.25)
+        gateway.reactor.advance(0.125)
         self.assertEqual(0, young.closed)
-        gateway.reactor.advance(0.25)
+        gateway.reactor.advance(0.125)
         self.assertEqual(1, young.closed)
         gone = young
         listener.lost(gone)
@@ -305,7 +305,7 @@ class Exchanged(SynchronousTestCase):
         for passed, number in asks:
             now += passed
             while due <= now:
-                for each in (0, 1):
+                for each in sorted((0, 1), key=since.__getitem__):
                     if spent[each]:
                         full_at = whole.spend("k", spent[each], since[each])
                         spent[each] = 0

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gatewayd.core.balancers import RoundRobin
 from gatewayd.core.breaker import CLOSED, OPEN, Breaker, BreakerRules
 from gatewayd.core.counters import UpstreamCounters
-from gatewayd.core.endpoints import HELD, LAST_RESORT, Member
+from gatewayd.core.endpoints import HEALTHY, HELD, LAST_RESORT, UNCHECKED, Endpoint, Member
 from gatewayd.core.health import ActiveRules, Health, PassiveRules
 from gatewayd.upstreams.upstream import Upstream
 from gatewayd.workers.membership import Follower, News, Teller
@@ -79,6 +79,11 @@ class Pair:
         return found
 
 
+def fares(endpoint: Endpoint) -> str:
+    """Its state; who was never out and who came back again without a check serve alike."""
+    return HEALTHY if endpoint.state == UNCHECKED else endpoint.state
+
+
 def shown(upstream: Upstream) -> Any:
     """Who the members are, how they fare, and who is picked."""
     for each in upstream.endpoints:
@@ -87,7 +92,7 @@ def shown(upstream: Upstream) -> Any:
     return (
         upstream.known,
         sorted(
-            (e.label, e.weight, e.source, e.name, e.standing, e.state, *e.marks[:3], *e.marks[4:])
+            (e.label, e.weight, e.source, e.name, e.standing, fares(e), *e.marks[:3], *e.marks[4:])
             for e in upstream.endpoints
         ),
         sorted(each.label for each in upstream.balancer.endpoints),
