@@ -155,9 +155,7 @@ class Supervisor(Service):
         self.lagging: set[int] = set()  # workers that have not confirmed the last configuration
         self._logging: tuple[str | None, list[str] | None] | None = None  # until the next reload
         self._ending: Deferred[None] | None = None
-        self._spent: dict[
-            str, list[tuple[float, str, int]]
-        ] = {}  # by route: since when, whose, tokens
+        self._spent: dict[str, list[tuple[float, str, int]]] = {}  # route: since, key, tokens
         self.follow_upstreams()
 
     def __repr__(self) -> str:

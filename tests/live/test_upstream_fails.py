@@ -304,7 +304,26 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_head_is_502(house: House, name: str) -> None:
     """And the connection that brought it serves nobody any more."""
-    path = f"/broken/{name.encode().hex()}"
+    path = answered_by(house, "broken", name)
+    with house.daemon.client() as client:
+        own(client.ask(get(path)), 502)
+        assert client.ask(get("/after-broken")).body == b"ok"
+    house.upstream.wait_ended(house.upstream.wait_request(path), 2)
+
+
+def test_a_broken_head_is_logged_as_one(house: House) -> None:
+    """All of them sent before the first is looked for: the log comes in batches."""
+    paths = [answered_by(house, "logged", name) for name in BROKEN]
+    for path in paths:
+        with house.daemon.client() as client:
+            own(client.ask(get(path)), 502)
+    for path in paths:
+        assert house.entry(path)["reason"] in ("bad_response", "reset")
+
+
+def answered_by(house: House, way: str, name: str) -> str:
+    """A path that is answered by one of the broken heads."""
+    path = f"/{way}/{name.encode().hex()}"
 
     def play(connection: UpstreamConnection, request: Recorded) -> None:
         connection.read_body(request)
@@ -312,11 +331,7 @@ def test_a_broken_head_is_502(house: House, name: str) -> None:
         connection.wait_end()
 
     house.upstream.on(path, play)
-    with house.daemon.client() as client:
-        own(client.ask(get(path)), 502)
-        assert client.ask(get("/after-broken")).body == b"ok"
-    assert house.entry(path)["reason"] in ("bad_response", "reset")
-    house.upstream.wait_ended(house.upstream.wait_request(path), 2)
+    return path
 
 
 @pytest.mark.parametrize(
