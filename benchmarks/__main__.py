@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from benchmarks import bodies, idle, latency, machine, picks, report, scaling, small
+from benchmarks import bodies, idle, latency, machine, picks, report, scaling, small, workers
 from benchmarks.figures import read, write
 from benchmarks.plan import Plan
 
@@ -21,6 +21,7 @@ PARTS: Final[dict[str, ModuleType]] = {
     "scaling": scaling,
     "idle": idle,
     "picks": picks,
+    "workers": workers,
 }
 _QUICK: Final = ("small", "bodies", "latency", "picks")
 _RESULTS: Final = machine.CHECKOUT / "build" / "benchmarks"

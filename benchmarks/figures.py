@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 UNITS: Final = {
     "cpu": "µs/request",
+    "pace": "µs/request",
     "rate": "requests/s",
     "busy": "share of its core",
     "load_busy": "share of the load's cores",

@@ -22,6 +22,7 @@ class Goal:
     must: float
     reach: float
     base: str = ""  # our own case compared with
+    us: str = US  # who is compared
 
     def judge(self, parts: dict[str, Figures]) -> tuple[Series, str] | None:
         """The worst ratio and its case, or None where it was not measured."""
@@ -31,7 +32,8 @@ class Goal:
         found = [
             (ratio, case)
             for case in self.cases
-            if (ratio := figures.ratio(case, self.figure, US, self.other, self.base)) is not None
+            if (ratio := figures.ratio(case, self.figure, self.us, self.other, self.base))
+            is not None
         ]
         return max(found, key=lambda pair: pair[0].median or 0.0, default=None)
 
@@ -81,6 +83,16 @@ GOALS: Final = (
     ),
     Goal("pick, consistent hash", "picks", "ns", ("consistent_hash, 3 endpoints",), "go", 1.0, 0.5),
     Goal("pick, random", "picks", "ns", _RANDOM, "go", 4.0, 3.0),
+    Goal(
+        "the busiest of two workers against one alone",
+        "workers",
+        "pace",
+        ("64 connections", "8 connections"),
+        "1 worker",
+        1 / 1.7,
+        0.53,
+        us="2 workers",
+    ),
 )
 PUBLISHED: Final = {  # ns per pick, said of the Go gateway that this one follows
     "round_robin": 106.0,

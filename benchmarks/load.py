@@ -29,6 +29,7 @@ class Window:
     requests: int
     seconds: float
     cpu_us: float  # of the proxy, per request
+    pace_us: float  # the same of its busiest process alone
     busy: float  # share of its core that the proxy used
     load_busy: float  # share of their cores that load and upstream used
     resident: int  # of the proxy at the end, in bytes
@@ -97,11 +98,12 @@ def look(stage: Stage, proxy: Proxy, run: Child, seconds: float) -> Window:
     others: Iterable[Child] = (run, stage.upstream.nginx)
     began = time.monotonic()
     served = stage.upstream.served()
-    spent = proxy.child.cpu_ns()
+    before = proxy.child.each_cpu_ns()
     others_spent = sum(child.cpu_ns() for child in others)
     time.sleep(seconds)
     requests = stage.upstream.served() - served
-    spent = proxy.child.cpu_ns() - spent
+    each = [spent - before.get(pid, 0) for pid, spent in proxy.child.each_cpu_ns().items()]
+    spent = sum(each)
     others_spent = sum(child.cpu_ns() for child in others) - others_spent
     passed = time.monotonic() - began
     if not proxy.child.running:
@@ -112,6 +114,7 @@ def look(stage: Stage, proxy: Proxy, run: Child, seconds: float) -> Window:
         requests=requests,
         seconds=passed,
         cpu_us=spent / 1000 / requests,
+        pace_us=max(each) / 1000 / requests,
         busy=spent / 1e9 / passed,
         load_busy=others_spent / 1e9 / passed / len(stage.load_cores),
         resident=proxy.child.resident(),

@@ -114,7 +114,11 @@ class Child:
 
     def cpu_ns(self) -> int:
         """Processor time of the whole family in nanoseconds, user and system."""
-        return sum(_cpu_ns(pid) for pid in tree(self.pid))
+        return sum(self.each_cpu_ns().values())
+
+    def each_cpu_ns(self) -> dict[int, int]:
+        """The same by process."""
+        return {pid: _cpu_ns(pid) for pid in tree(self.pid)}
 
     def resident(self) -> int:
         """Resident memory of the whole family in bytes; shared pages are shared out."""

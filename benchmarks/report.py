@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import bodies, idle, latency, picks, plots, scaling, small
+from benchmarks import bodies, idle, latency, picks, plots, scaling, small, workers
 from benchmarks.figures import UNITS, Figures
 from benchmarks.goals import GOALS, LOG_MUST, LOG_REACH, PUBLISHED, US, verdict
 from benchmarks.machine import CHECKOUT
@@ -20,6 +20,7 @@ _TITLES: Final = {
     "scaling": scaling.TITLE,
     "idle": idle.TITLE,
     "picks": picks.TITLE,
+    "workers": workers.TITLE,
 }
 _TABLES: Final = {  # part -> figures that get a table, with a heading
     "small": {
@@ -43,6 +44,7 @@ _TABLES: Final = {  # part -> figures that get a table, with a heading
         "load_mib": "Resident memory with them",
     },
     "picks": {"ns": "Time per pick", "bytes": "Bytes allocated per pick"},
+    "workers": {"cpu": "CPU per request", "pace": "CPU per request of the busiest process"},
 }
 _NOTES: Final = {
     "small": "1 KiB answers, nine request headers, 64 kept connections, three endpoints. "
@@ -60,6 +62,9 @@ _NOTES: Final = {
     "count.",
     "picks": "The measuring loop's turn is included. Bytes: for Go what a pick allocates, for Python "
     "what stays allocated after it.",
+    "workers": "On two cores the load takes what the second worker would need. With a core for each "
+    "process, the busiest one limits the throughput: its CPU per request with one worker, over the same "
+    "with two, is what the second one brings.",
 }
 
 
@@ -121,7 +126,7 @@ def _goals(parts: dict[str, Figures]) -> list[str]:
         shown = f"{value:.2f}{_noise(ratio.noise)}"
         where = f" ({case})" if len(goal.cases) > 1 else ""
         lines.append(
-            f"| {goal.what}{where} | {shown} | {goal.must} | {goal.reach} "
+            f"| {goal.what}{where} | {shown} | {goal.must:.3g} | {goal.reach} "
             f"| {verdict(value, goal.must, goal.reach)} |"
         )
     lines += _published(parts.get("picks"))

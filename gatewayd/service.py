@@ -233,8 +233,7 @@ class Gateway(MultiService):
         members = sum(len(each.endpoints) for each in routed)
         usable = sum(len(each.balancer.endpoints) for each in routed)
         return (
-            f"{len(self.serving.listeners)} listeners, {len(routed)} upstreams, "
-            f"{usable} of {members} endpoints usable"
+            f"serves on {', '.join(self.serving.listeners)}; {usable} of {members} endpoints usable"
         )
 
     def _take_over(self) -> None:

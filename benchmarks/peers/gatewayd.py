@@ -21,7 +21,13 @@ class Gatewayd(Peer):
     routes = True
 
     def __init__(
-        self, *, name: str = NAME, command: str = "", log: bool = True, prefix: tuple[str, ...] = ()
+        self,
+        *,
+        name: str = NAME,
+        command: str = "",
+        log: bool = True,
+        prefix: tuple[str, ...] = (),
+        workers: int = 1,
     ) -> None:
         """Choose which.
 
@@ -30,11 +36,13 @@ class Gatewayd(Peer):
             command: how to start another build of it, up to `run`.
             log: whether it writes an access log.
             prefix: put in front of `-m gatewayd`: Python options of a profiler.
+            workers: processes that serve.
         """
         self.name = name
         self._command = shlex.split(command)
         self._log = log
         self._prefix = prefix
+        self._workers = workers
 
     def prepare(self, directory: Path) -> str:
         """It needs its command line."""
@@ -45,7 +53,8 @@ class Gatewayd(Peer):
     def command(self, site: Site) -> list[str]:
         """As Peer."""
         configuration = site.directory / "gatewayd.yaml"
-        configuration.write_text(yaml.dump(configured(site, log=self._log), Dumper=_Dumper))
+        document = {**configured(site, log=self._log), "workers": self._workers}
+        configuration.write_text(yaml.dump(document, Dumper=_Dumper))
         start = self._command or [python(), *self._prefix, "-m", "gatewayd"]
         return [*start, "run", "--config", str(configuration)]
 
