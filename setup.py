@@ -98,6 +98,8 @@ setup(
             "hypothesis>=6.67",
             "coverage>=6.5",
             "mypy>=1.11",
+            "setuptools",  # with wheel, for build-optimized
+            "wheel",
             "ruff>=0.6",
             "import-linter>=2.0",
             "types-PyYAML",
