@@ -12,6 +12,7 @@ exec((HERE / "gatewayd" / "__init__.py").read_text(), VERSION)
 # What every request passes through; the same source, compiled where `make build-optimized` asks for it.
 # Left as they are: classes that others derive from (balancers, Upstream), and rooms off the way.
 HOT = [
+    "gatewayd/accesslog.py",
     "gatewayd/core/breaker.py",
     "gatewayd/core/counters.py",
     "gatewayd/core/deadlines.py",

@@ -1,4 +1,4 @@
-"""Log files and the formats of their lines.
+"""Log files, and the application's log.
 
 Nothing here ever blocks the reactor: lines are handed to a thread that writes them whole, at most
 WAITING bytes wait for it, and what comes on top is dropped and counted. A full disk stops no request.
@@ -11,28 +11,20 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from select import PIPE_BUF
 from stat import S_ISREG
 from threading import Event, Thread
-from time import gmtime, strftime
 from typing import Any, Final, NamedTuple
 
 from twisted.logger import ILogObserver, LogLevel, formatEvent
 from zope.interface import implementer
 
-from gatewayd.core.exchange import Exchange
-from gatewayd.core.messages import value_of
-
 WAITING: Final = 4 << 20
 _TOGETHER: Final = 131_072
-_PLACES: Final = 4096
 LEVELS: Final = ("debug", "info", "warning", "error")
-_ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
-_ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
-_AGENTS: Final = 1024
 _CHATTY: Final = ("twisted.protocols.amp",)  # its every connection is nothing to tell people
 _STREAMS: Final = ("-", "stderr")
 
@@ -198,153 +190,6 @@ def _open(target: str) -> int:
     if target == "stderr":
         return sys.stderr.fileno()
     return os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-
-def escaped(value: bytes) -> bytes:
-    """A value for a quoted field: control bytes, quotes, backslashes and non-ASCII as \\xNN."""
-    if _ODD(value) is None:
-        return value
-    return _ODD_BYTE.sub(lambda match: b"\\x%02x" % match.group()[0], value)
-
-
-class AccessLog:
-    """Formats finished exchanges; `combined` or `json`."""
-
-    def __init__(
-        self, writer: LineWriter, *, form: str, omit: Iterable[str], offset: float
-    ) -> None:
-        """Args:
-        writer: gets the lines.
-        form: `combined` or `json`.
-        omit: query, user_agent, referer, client_ip are left out if named.
-        offset: what an exchange's clock lacks to seconds since 1970.
-        """
-        self._writer = writer
-        self._omit = frozenset(omit)
-        self._line = self._json if form == "json" else self._combined
-        self._offset = offset
-        self._second = -1
-        self._stamp = b""
-        self._agents: dict[bytes, bytes] = {}
-        self._places: dict[tuple[str, str, str, str], bytes] = {}
-        self._combined_omit = bool(self._omit)
-
-    def __call__(self, batch: list[Exchange]) -> None:
-        """Write a line for each."""
-        line = self._line
-        self._writer.write(b"".join([line(exchange) for exchange in batch]), len(batch))
-
-    def _combined(self, exchange: Exchange) -> bytes:
-        head = exchange.head
-        second = int(exchange.started + self._offset)
-        if second != self._second:
-            self._second = second
-            self._stamp = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(second)).encode()
-        agent = self._agents.get(head.user_agent)
-        if agent is None:
-            agent = self._remember(head.user_agent)
-        query = head.query
-        referer = value_of(head.referer) if head.referer else b"-"
-        client = exchange.client_ip
-        if self._combined_omit:
-            query, referer, agent, client = self._without(query, referer, agent, client)
-        if _ODD(query) is not None or _ODD(referer) is not None:
-            query, referer = escaped(query), escaped(referer)
-        endpoint = exchange.endpoint
-        label = endpoint.label if endpoint is not None else "-"
-        key = (exchange.origin.listener, exchange.route, exchange.upstream_name, label)
-        place = self._places.get(key)
-        if place is None:
-            place = self._remember_place(key)
-        headed = exchange.headed
-        return (
-            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" %b reason=%b t_head=%.4f '
-            b"t_total=%.4f t_queue=%b t_connect=%b tries=%d bytes_in=%d request_id=%b\n"
-        ) % (
-            client.encode(),
-            self._stamp,
-            head.method,
-            head.path,
-            query,
-            head.version - 10,
-            exchange.status,
-            exchange.bytes_out,
-            referer,
-            agent,
-            place,
-            exchange.reason.encode() if exchange.reason else b"-",
-            headed - exchange.started if headed else 0.0,
-            exchange.ended - exchange.started,
-            b"%.4f" % exchange.queued if exchange.queued else b"0.0000",
-            b"%.4f" % exchange.dialled if exchange.dialled else b"0.0000",
-            exchange.tries,
-            exchange.bytes_in,
-            exchange.request_id,
-        )
-
-    def _remember_place(self, key: tuple[str, str, str, str]) -> bytes:
-        """The fields that name where a request went; the same for very many of them."""
-        if len(self._places) >= _PLACES:
-            self._places.clear()
-        place = b"listener=%b route=%b upstream=%b endpoint=%b" % tuple(e.encode() for e in key)
-        self._places[key] = place
-        return place
-
-    def _remember(self, line: bytes) -> bytes:
-        agent = escaped(value_of(line)) if line else b"-"
-        if len(self._agents) >= _AGENTS:
-            self._agents.clear()
-        if len(line) < 512:
-            self._agents[line] = agent
-        return agent
-
-    def _without(
-        self, query: bytes, referer: bytes, agent: bytes, client: str
-    ) -> tuple[bytes, bytes, bytes, str]:
-        omit = self._omit
-        return (
-            b"" if "query" in omit else query,
-            b"-" if "referer" in omit else referer,
-            b"-" if "user_agent" in omit else agent,
-            "-" if "client_ip" in omit else client,
-        )
-
-    def _json(self, exchange: Exchange) -> bytes:
-        head = exchange.head
-        endpoint = exchange.endpoint
-        moment = datetime.fromtimestamp(exchange.started + self._offset, UTC)
-        agent = value_of(head.user_agent) if head.user_agent else b""
-        referer = value_of(head.referer) if head.referer else b""
-        fields = {
-            "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "request_id": exchange.request_id.decode("latin-1"),
-            "listener": exchange.origin.listener,
-            "client_ip": exchange.client_ip,
-            "peer_ip": exchange.origin.peer,
-            "method": head.method.decode("latin-1"),
-            "host": head.host,
-            "path": head.path.decode("latin-1"),
-            "query": head.query.decode("latin-1"),
-            "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
-            "status": exchange.status,
-            "reason": exchange.reason,
-            "route": exchange.route,
-            "upstream": exchange.upstream_name,
-            "endpoint": endpoint.label if endpoint is not None else "-",
-            "bytes_in": exchange.bytes_in,
-            "bytes_out": exchange.bytes_out,
-            "t_head": round(exchange.headed - exchange.started, 6) if exchange.headed else 0.0,
-            "t_total": round(exchange.ended - exchange.started, 6),
-            "t_queue": round(exchange.queued, 6),
-            "t_connect": round(exchange.dialled, 6),
-            "tries": exchange.tries,
-            "user_agent": agent.decode("utf-8", "backslashreplace"),
-            "referer": referer.decode("utf-8", "backslashreplace"),
-            "traceparent": (head.get(b"traceparent") or b"").decode("latin-1"),
-        }
-        for name in self._omit:
-            del fields[name]
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 @implementer(ILogObserver)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
+from gatewayd.accesslog import AccessLog
 from gatewayd.assembly import Shared
 from gatewayd.config import schema
 from gatewayd.core.addresses import Address
@@ -23,7 +24,7 @@ from gatewayd.core.exchange import Exchange
 from gatewayd.core.figures import Figures
 from gatewayd.core.forwarded import RequestIds, Via
 from gatewayd.core.tracing import SUBSYSTEMS, Trace
-from gatewayd.logs import AccessLog, AppLog, LineWriter
+from gatewayd.logs import AppLog, LineWriter
 from gatewayd.metrics import process_figures
 from gatewayd.proxy.context import Context
 from gatewayd.sweeper import TICK, Sweeper
@@ -165,7 +166,7 @@ class Process:
             return
         access = self._logging.access
         self.context.log = AccessLog(
-            self._access_writer, form=access.format, omit=access.omit, offset=self._offset
+            self._access_writer.write, form=access.format, omit=access.omit, offset=self._offset
         )
 
     def plan_logs(self, logging: schema.Logging) -> tuple[LineWriter | None, LineWriter | None]:

@@ -191,35 +191,40 @@ class _Rungs:
             _by_conditions(node.slashed)
             nodes.extend(node.below.values())
 
-    def candidates(self, path: bytes) -> Iterator[Route]:
+    def candidates(self, path: bytes) -> Iterable[Route]:
         """Routes whose path part holds, best first."""
-        if self.exact:
-            yield from self.exact.get(path, ())
-        if self.regexes and len(path) <= LIMIT:
+        if self.exact or self.regexes:
+            return self._each(path)
+        return self._prefixes(path)
+
+    def _each(self, path: bytes) -> Iterator[Route]:
+        """One by one, for a regex is dear."""
+        yield from self.exact.get(path, ())
+        if len(path) <= LIMIT:
             for route in self.regexes:
                 regex = route.match.regex
                 if regex is not None and regex.search(path) is not None:
                     yield route
-        if self.root.below:
-            yield from self._prefixes(path)
-        yield from self.root.routes
+        yield from self._prefixes(path)
 
-    def _prefixes(self, path: bytes) -> Iterator[Route]:
-        """Walk down as long as a prefix goes on, then come back up."""
+    def _prefixes(self, path: bytes) -> list[Route]:
+        """Walk down as long as a prefix goes on; what is found deeper is better."""
         node = self.root
-        found: list[list[Route]] = []
+        found = node.routes
+        if not node.below:
+            return found
         for piece in _PIECES(path):
             child = node.below.get(piece.group())
             if child is None:
                 break
             node = child
             if node.routes:
-                found.append(node.routes)
-            end = piece.end()
-            if node.slashed and path[end : end + 1] == b"/":
-                found.append(node.slashed)
-        for routes in reversed(found):
-            yield from routes
+                found = node.routes + found
+            if node.slashed:
+                end = piece.end()
+                if path[end : end + 1] == b"/":
+                    found = node.slashed + found
+        return found
 
 
 def _by_conditions(routes: list[Route]) -> None:

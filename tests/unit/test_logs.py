@@ -19,11 +19,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd import logs
+from gatewayd.accesslog import AccessLog, escaped
 from gatewayd.core.addresses import parse_host_port
 from gatewayd.core.endpoints import Endpoint, Member
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
-from gatewayd.logs import WAITING, AccessLog, AppLog, LineWriter, escaped
+from gatewayd.logs import WAITING, AppLog, LineWriter
 
 quick = settings(deadline=None, database=None, max_examples=150)
 
@@ -175,7 +176,7 @@ class Access(SynchronousTestCase):
     def make(self, form: str, *omit: str) -> AccessLog:
         """A log; `self.lines` gets them. Its clock was 100 at 2023-11-14 22:15:00 UTC."""
         self.lines: Any = Lines()
-        return AccessLog(self.lines, form=form, omit=omit, offset=1_700_000_000.0)
+        return AccessLog(self.lines.write, form=form, omit=omit, offset=1_700_000_000.0)
 
     def line(self, form: str, exchange: Exchange, *omit: str) -> str:
         """One of them."""
