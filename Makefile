@@ -72,10 +72,10 @@ build-optimized: $(STAMP)
 unit-optimized: build-optimized
 	$(BIN)/python -m tests.optimized
 
-benchmark: $(STAMP)
+benchmark: build-optimized
 	$(BIN)/python -m benchmarks
 
-benchmark-quick: $(STAMP)
+benchmark-quick: build-optimized
 	$(BIN)/python -m benchmarks --quick
 
 profile: $(STAMP)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.figures import Figures, Series
+from benchmarks.peers.gatewayd import COMPILED, NAME
 
-US: Final = "gatewayd"
+US: Final = NAME
+BUILDS: Final = (NAME, COMPILED)
 
 
 @dataclass(frozen=True)
@@ -18,22 +20,22 @@ class Goal:
     part: str
     figure: str
     cases: tuple[str, ...]  # the worst of them counts
-    other: str  # peer compared with; ourselves where `base` is another case
+    other: str  # peer compared with; US where `base` is another case of our own
     must: float
     reach: float
     base: str = ""  # our own case compared with
-    us: str = US  # who is compared
+    us: str = US  # who is compared; US stands for either build
 
-    def judge(self, parts: dict[str, Figures]) -> tuple[Series, str] | None:
-        """The worst ratio and its case, or None where it was not measured."""
+    def judge(self, parts: dict[str, Figures], build: str) -> tuple[Series, str] | None:
+        """The worst ratio of a build and its case, or None where it was not measured."""
         figures = parts.get(self.part)
         if figures is None:
             return None
+        us, other = (build if name == US else name for name in (self.us, self.other))
         found = [
             (ratio, case)
             for case in self.cases
-            if (ratio := figures.ratio(case, self.figure, self.us, self.other, self.base))
-            is not None
+            if (ratio := figures.ratio(case, self.figure, us, other, self.base)) is not None
         ]
         return max(found, key=lambda pair: pair[0].median or 0.0, default=None)
 

@@ -49,7 +49,7 @@ class Load:
     number: int = 1
     connections: int = 64
     warm: float = 1.0
-    seconds: float = 3.0
+    seconds: float = 2.0
     least: int = 0  # requests that must have passed before the window opens
 
 

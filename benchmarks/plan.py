@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from benchmarks.figures import Figures, shuffled
 from benchmarks.peers import Peer
-from benchmarks.peers.gatewayd import Gatewayd
+from benchmarks.peers.gatewayd import COMPILED, NAME, NO_LOG, Gatewayd
 from benchmarks.peers.golang import GoReverseProxy
 from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.twistedweb import TwistedWeb
 from benchmarks.stage import Proxy, Stage
 
-QUICK_PEERS: Final = ("gatewayd", "nginx", "haproxy", "go")
+QUICK_PEERS: Final = (NAME, COMPILED, "nginx", "haproxy", "go")
 
 
 @dataclass
@@ -41,8 +41,10 @@ class Plan:
         """The peers of that name that are wanted; without names, those of every table."""
         known: list[Peer] = [
             Gatewayd(),
+            Gatewayd(name=COMPILED, compiled=True),
             *(Gatewayd(name=name, command=command) for name, command in self.also.items()),
-            Gatewayd(name="gatewayd no log", log=False),
+            Gatewayd(log=False),
+            Gatewayd(name=COMPILED, compiled=True, log=False),
             Nginx(),
             HAProxy(),
             HAProxy(splice=False),
@@ -50,7 +52,7 @@ class Plan:
             GoReverseProxy(percent=400),
             TwistedWeb(),
         ]
-        special = {"gatewayd no log", "haproxy no splice"}
+        special = {NAME + NO_LOG, COMPILED + NO_LOG, "haproxy no splice"}
         chosen = names or tuple(peer.name for peer in known if peer.name not in special)
         chosen += tuple(self.also)
         return [

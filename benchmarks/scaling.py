@@ -8,7 +8,8 @@ from typing import Final
 
 from benchmarks.load import Load, measure
 from benchmarks.peers import Site
-from benchmarks.plan import Plan
+from benchmarks.peers.gatewayd import COMPILED, NAME
+from benchmarks.plan import QUICK_PEERS, Plan
 from benchmarks.stage import Proxy, Stage
 
 TITLE: Final = "Scaling"
@@ -20,8 +21,8 @@ HEADERS: Final = {
 }
 GROWTH: Final = (10, 100, 10_000)
 CONNECTIONS: Final = (64, 1000, 10_000)
-PEERS: Final = ("gatewayd", "nginx", "haproxy", "go")
-_ROUTED: Final = ("gatewayd", "nginx", "haproxy")  # Go's standard proxy has no routes
+PEERS: Final = QUICK_PEERS
+_ROUTED: Final = (NAME, COMPILED, "nginx", "haproxy")  # Go's standard proxy has no routes
 
 
 def run(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.load import Load, measure
+from benchmarks.peers.gatewayd import COMPILED, NAME, NO_LOG
 from benchmarks.plan import Plan
 from benchmarks.stage import Proxy
 from benchmarks.upstream import MIB
@@ -15,9 +16,9 @@ CASES: Final = ("same", "varied", "answers")
 
 def run(plan: Plan) -> None:
     """CPU per request, requests per second and memory of every peer."""
-    warm, seconds = (0.3, 0.8) if plan.quick else (1.0, 3.0)
+    warm, seconds = (0.3, 0.8) if plan.quick else (1.0, 2.0)
     names = [peer.name for peer in plan.peers()]
-    with plan.stage(*names, "gatewayd no log") as stage:
+    with plan.stage(*names, NAME + NO_LOG, COMPILED + NO_LOG) as stage:
         proxies = stage.run_all()
         idle = {proxy.name: proxy.child.resident() for proxy in proxies}
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from benchmarks.machine import python
+from benchmarks.machine import CHECKOUT, python
 from benchmarks.peers import HOST, PREFIX, Peer, Site
 
 NAME: Final = "gatewayd"
+COMPILED: Final = "compiled"
+NO_LOG: Final = " no log"  # ends the name of one without an access log
 
 
 class Gatewayd(Peer):
-    """`gatewayd run`, one worker, nothing switched off."""
+    """`gatewayd run`, one worker, nothing switched off; the checkout's source, or the wheel in dist/."""
 
     routes = True
 
@@ -25,6 +27,7 @@ class Gatewayd(Peer):
         *,
         name: str = NAME,
         command: str = "",
+        compiled: bool = False,
         log: bool = True,
         prefix: tuple[str, ...] = (),
         workers: int = 1,
@@ -34,21 +37,32 @@ class Gatewayd(Peer):
         Args:
             name: in the tables.
             command: how to start another build of it, up to `run`.
+            compiled: the newest compiled wheel in dist/.
             log: whether it writes an access log.
             prefix: put in front of `-m gatewayd`: Python options of a profiler.
             workers: processes that serve.
         """
-        self.name = name
+        self.name = name if log else name + NO_LOG
         self._command = shlex.split(command)
+        self._compiled = compiled
         self._log = log
         self._prefix = prefix
         self._workers = workers
 
     def prepare(self, directory: Path) -> str:
-        """It needs its command line."""
-        if self._command or importlib.util.find_spec("gatewayd.__main__"):
+        """Unpack the wheel, where it is that."""
+        if not self._compiled:
             return ""
-        return "python -m gatewayd does not exist yet"
+        wheels = sorted(
+            (CHECKOUT / "dist").glob("gatewayd-*-cp*.whl"), key=lambda path: path.stat().st_mtime
+        )
+        if not wheels:
+            return "no compiled wheel in dist/; `make build-optimized` makes one"
+        place = directory / self.name.replace(" ", "-")
+        shutil.unpack_archive(wheels[-1], place, "zip")
+        self.environment = {"PYTHONPATH": str(place)}
+        self._prefix = ("-P", *self._prefix)  # not the checkout, where we are
+        return ""
 
     def command(self, site: Site) -> list[str]:
         """As Peer."""
