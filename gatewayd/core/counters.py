@@ -7,7 +7,6 @@ status page and the logs read these and give them names.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -42,7 +41,12 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one."""
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        at = 0
+        for bound in BUCKETS:  # most times end early, and compiled this costs less than bisect
+            if seconds <= bound:
+                break
+            at += 1
+        self.buckets[at] += 1
         self.total += seconds
 
 

@@ -37,6 +37,18 @@ class Eager:
     _writeDisconnected: Any
     bufferSize: int
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Twisted: connected, or about to be.
+
+        What every write looks at stands in the instance: there the interpreter finds it faster than
+        in the stock classes.
+        """
+        super().__init__(*args, **options)
+        self.dataBuffer = b""
+        self.disconnecting = 0
+        self._writeDisconnecting = False
+        self._writeDisconnected = False
+
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes; buffer the rest."""
         if (

@@ -447,7 +447,7 @@ class ReverseProxyResource(Leaf):
             return
         exchange.settled = True
         # Of this try alone: neither a wait for a slot, nor a try elsewhere, nor a slow upload is its doing.
-        began = max(exchange.started, exchange.picked, exchange.received)
+        began = max(exchange.started, max(exchange.picked, exchange.received))
         seconds = max(0.0, (exchange.headed or self.context.clock()) - began)
         exchange.upstream.released(endpoint, seconds, failed, told=told)
 
