@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from secrets import token_hex
-from time import time
+from time import monotonic, time
 from typing import Any, Final
 
 from twisted.application.service import MultiService
@@ -48,6 +48,7 @@ EX_CONFIG: Final = 78  # sysexits.h
 _ADMIN: Final = "admin"  # its socket's name when it is handed over
 _ANNOUNCE: Final = 0.5  # seconds between two words to the service manager
 _SAID: Final = 0.1  # seconds in which the answer to `upgrade` goes out
+_LOOK: Final = 0.1  # seconds between two looks at the version before
 _CONFIRM: Final = 30.0  # seconds that workers have to take a configuration over
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
@@ -132,6 +133,7 @@ class Gateway(MultiService):
         self.addService(self.process.sweeper)
         self._inherited = inherited_sockets(first_environment(), os.getpid())
         self._handover = Handover()
+        self._manager.muted = self._handover.pending
         shared = self.process.shared(
             self._inherited, accepts=1024 if alone else 0, is_own=self._is_own
         )
@@ -212,8 +214,6 @@ class Gateway(MultiService):
 
     def _announce(self) -> None:
         """Tell whoever started us how we fare: the service manager, or the version before us."""
-        if self._succeeded:
-            return
         if self._handover.pending:
             self._take_over()
         waiting = self._handover.pending or (self.supervisor and self.supervisor.missing())
@@ -254,6 +254,9 @@ class Gateway(MultiService):
             listener.accept()
         self._handover.close_sockets()
         self._inherited.clear()
+        self._manager.muted = False
+        self._manager.ready()
+        self._announced = True
         self._handover.done(__version__)
         self.log.info("took over from the version before")
 
@@ -265,12 +268,12 @@ class Gateway(MultiService):
     def stopService(self) -> Any:
         """Twisted: drain, then end."""
         self._stopping = True
-        if not self._succeeded:
-            self._manager.stopping()
+        self._manager.stopping()
         self.drain(True)
         config = self.config
         if self.running and config.drain_delay and not self._succeeded:
             yield _pause(self.reactor, config.drain_delay)
+        until = monotonic() + config.drain_timeout
         drained = self.serving.drain()
         limit = self.reactor.callLater(config.drain_timeout, self._abort)
         yield drained
@@ -278,6 +281,9 @@ class Gateway(MultiService):
             limit.cancel()
         if self.supervisor is not None:
             yield self.supervisor.leave(config.drain_timeout)
+        # When we have left, systemd kills what is left of the service: the version before us as well.
+        while self._handover.former_drains and monotonic() < until:
+            yield _pause(self.reactor, _LOOK)
         self.serving.close()
         if self._announcing.running:
             self._announcing.stop()
@@ -310,6 +316,7 @@ class Gateway(MultiService):
     def _asked_to_stop(self) -> None:
         if self._signalled:
             self.log.warn("a second signal: leaving at once")
+            self._handover.forget()
             self._abort()
             if self.supervisor is not None:
                 self.supervisor.abort()
@@ -357,12 +364,9 @@ class Gateway(MultiService):
 
     @inlineCallbacks
     def _upgrade(self) -> Any:
-        if not self._command or self._stopping:
-            raise Refused(
-                [
-                    "only a gateway that `gatewayd run` started, and that is not stopping, can be upgraded"
-                ]
-            )
+        self._check_going_on()
+        if not self._command:
+            raise Refused(["only a gateway that `gatewayd run` started can be upgraded"])
         if os.getpid() == 1:
             raise Refused(["this is a container's first process; start a new container instead"])
         sockets = {
@@ -377,7 +381,7 @@ class Gateway(MultiService):
             "version {version}, pid {pid}, serves; finishing what is in flight, and leaving",
             **successor,
         )
-        self._succeeded = True
+        self._succeeded = self._manager.muted = True
         for each in (*self.serving.listeners.values(), self.admin):
             if each is not None:
                 each.yield_path()
@@ -397,8 +401,7 @@ class Gateway(MultiService):
         changes = difference(self.config, loaded.config)
         if only_plan:
             return changes
-        if self._stopping:
-            raise Refused(["the gateway is stopping"])
+        self._check_going_on()
         self._manager.reloading()
         if loaded.config == self.config:
             self.reopen_logs()
@@ -422,6 +425,12 @@ class Gateway(MultiService):
             if failed:
                 raise Lagging(f"worker {', '.join(map(str, failed))} failed to take it over")
         return changes
+
+    def _check_going_on(self) -> None:
+        if self._succeeded:
+            raise Refused(["another version has taken over and serves now; ask it"])
+        if self._stopping:
+            raise Refused(["the gateway is stopping"])
 
     def _lagging(self, result: Any, seconds: float) -> Any:
         assert self.supervisor is not None

@@ -3,7 +3,7 @@
 The running gateway starts the same command anew and hands it the listening sockets. The new one accepts
 only when it knows its members; once it is ready the old one stops accepting, finishes what it has, and
 leaves.
-The sockets are the same all the time, so no connection is refused or reset.
+The sockets are the same all the time, so no new connection is refused or reset.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from gatewayd.admin.site import Refused
 from gatewayd.net.ports import HANDED
 
 READY_FD: Final = "GATEWAYD_READY_FD"  # where a successor says that it is ready
+FORMER_FD: Final = "GATEWAYD_FORMER_FD"  # where it sees the end of the version before
 _PATIENCE: Final = 60.0  # seconds that it may take until then
-_FIRST: Final = 4  # of the sockets in the successor; 3 is the pipe
+_READY: Final = 3  # these in the successor
+_FORMER: Final = 4
+_FIRST: Final = 5  # of the sockets
 
 
 def detach() -> None:
@@ -52,7 +55,7 @@ class Successor(ProcessProtocol):
 
     def childConnectionLost(self, childFD: int) -> None:
         """Twisted: nobody holds the pipe any more; too early, if that comes before it was ready."""
-        if not self.ready.called:
+        if childFD == _READY and not self.ready.called:
             self.ready.errback(
                 Refused(["the new version ended before it was ready; its messages are in the log"])
             )
@@ -79,8 +82,9 @@ def start_successor(
         if not name.startswith("LISTEN_") and name != "WATCHDOG_PID"
     }
     environment[HANDED] = "\n".join(f"{fd}={address}" for fd, (address, _) in handed.items())
-    environment[READY_FD] = "3"
-    fds: dict[int, int | str] = {0: 0, 1: 1, 2: 2, 3: "r"}
+    environment[READY_FD] = str(_READY)
+    environment[FORMER_FD] = str(_FORMER)
+    fds: dict[int, int | str] = {0: 0, 1: 1, 2: 2, _READY: "r", _FORMER: "w"}
     fds.update({fd: ours for fd, (_, ours) in handed.items()})
     try:
         process = reactor.spawnProcess(
@@ -102,6 +106,9 @@ class Handover:
     def __init__(self) -> None:
         """Take what the former one left in the environment."""
         self.fd = int(os.environ.pop(READY_FD, "-1"))
+        self._former = int(os.environ.pop(FORMER_FD, "-1"))
+        if self._former >= 0:
+            os.set_blocking(self._former, False)
         handed = os.environ.pop(HANDED, "")
         self._sockets = [int(line.partition("=")[0]) for line in handed.splitlines()]
         self._until = monotonic() + _PATIENCE
@@ -115,6 +122,24 @@ class Handover:
     def too_late(self) -> bool:
         """Whether the former one waits no longer."""
         return self.pending and monotonic() > self._until
+
+    @property
+    def former_drains(self) -> bool:
+        """Whether the former one still finishes what it has."""
+        if self._former < 0 or self.pending:
+            return False
+        try:
+            os.read(self._former, 1)
+        except BlockingIOError:
+            return True
+        self.forget()
+        return False
+
+    def forget(self) -> None:
+        """Care for the former one no longer."""
+        if self._former >= 0:
+            os.close(self._former)
+            self._former = -1
 
     def close_sockets(self) -> None:
         """Those that were wanted are duplicated by now; one left open would listen for nobody."""

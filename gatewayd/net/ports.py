@@ -49,6 +49,25 @@ class _Yielding(unix.Port):
 
     _shouldShutdown = False
     _yielded = False
+    factory: Any
+
+    def startListening(self) -> None:
+        """Twisted: begin; a socket that listens already keeps its backlog, and its file its mode.
+
+        The stock port sets both anew, to 50 and for everybody, also on a file that is another's.
+        """
+        listening = self._preexistingSocket
+        if listening is None:
+            super().startListening()
+            return
+        self._preexistingSocket: Any = None
+        tcp._reservedFD.reserve()
+        self.factory.doStart()
+        self.socket: Any = listening
+        self.fileno: Any = listening.fileno
+        self.numberAccepts = 100
+        self.connected = True
+        self.startReading()
 
     def yield_path(self, yielded: bool = True) -> None:
         """Somebody else listens on this socket: its file outlives this port, or does not any more."""

@@ -17,6 +17,7 @@ class Manager:
         meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 if meant else 0.0
         self._status = ""
+        self.muted = False  # while another process, the version before or after, is the service
 
     def ready(self) -> None:
         """The service serves; it is this process now, should systemd think of another."""
@@ -37,12 +38,12 @@ class Manager:
 
     def status(self, line: str) -> None:
         """What `systemctl status` shows; said only when it is new."""
-        if line != self._status:
+        if line != self._status and not self.muted:
             self._status = line
             self._tell(f"STATUS={line}")
 
     def _tell(self, *lines: str) -> None:
-        if not self._address:
+        if self.muted or not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:

@@ -398,9 +398,6 @@ class ServerChannel:
             self._arm(self._context.wheel.now + limit)
         else:
             self.deadline = INFINITY
-        if self._listener.draining and not self._buffer:
-            self._leave()
-            return
         if self._paused:
             self.resume()
         if self._buffer and not self._looping:
@@ -417,10 +414,8 @@ class ServerChannel:
             self.transport.abortConnection()
 
     def close(self) -> None:
-        """Leave politely: the listener closes, or makes room."""
-        if self._buffer or self._awaits not in (_IDLE, _HEAD, _PROXY):
-            self._closing = not self._buffer  # what has come, if only in part, is still served
-        else:
+        """Leave politely: the listener closes, or makes room; what has come is still served."""
+        if not self._buffer and self._awaits in (_IDLE, _HEAD, _PROXY):
             self._leave()
 
     def _leave(self) -> None:

@@ -352,6 +352,26 @@ def test_sigterm_lets_bodies_flow_to_their_end(draining: Pair) -> None:
     assert draining.daemon.wait_exit() == 0
 
 
+def test_keep_alive_that_was_promised_holds_for_a_moment(draining: Pair) -> None:
+    """The head went out before the drain: the next request may be under way when the body ends."""
+    finish = threading.Event()
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        finish.wait(5)
+        connection.send(b"ok")
+
+    draining.upstream.on("/promised", play)
+    with draining.daemon.client() as client:
+        client.send(get("/promised"))
+        assert not client.read_head().closes
+        terminate(draining.daemon)
+        finish.set()
+        assert client.read_exactly(2) == b"ok"
+        response = client.ask(get("/next"))
+        assert (response.status, response.closes) == (200, True)
+
+
 def test_sigterm_closes_idle_connections(draining: Pair) -> None:
     with draining.daemon.client() as idle, draining.daemon.client() as fresh:
         assert idle.ask(get("/idle")).status == 200

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,39 +11,8 @@ import pytest
 
 from tests.live.conftest import StartDaemon
 from tests.live.harness import Daemon, configuration
+from tests.live.harness.systemd import Manager
 from tests.live.harness.waiting import eventually
-
-
-class Manager:
-    """systemd's end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.setblocking(False)
-        self.said: list[dict[str, str]] = []
-
-    def hear(self) -> list[dict[str, str]]:
-        """All datagrams so far."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                lines = self.socket.recv(65536).decode().split("\n")
-                self.said.append(dict(line.split("=", 1) for line in lines))
-        return self.said
-
-    def wait(self, key: str, value: str = "", since: int = 0) -> int:
-        """Wait for a datagram that says so; the number of it."""
-
-        def found() -> list[int]:
-            return [
-                number
-                for number, each in enumerate(self.hear()[since:], since)
-                if value in each.get(key, "\0")
-            ]
-
-        eventually(lambda: bool(found()), 10, f"{key}={value} in {self.said}")
-        return found()[0]
 
 
 @pytest.fixture

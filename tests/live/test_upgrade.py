@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import yaml
 
 from tests.live.harness.client import RawClient
 from tests.live.harness.daemon import command, free_port
-from tests.live.harness.upstream import ScriptedUpstream
+from tests.live.harness.systemd import Manager
+from tests.live.harness.upstream import Recorded, ScriptedUpstream, UpstreamConnection
 from tests.live.harness.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,8 +30,11 @@ class Versions:
 
     def __init__(self, folder: Path, upstream: ScriptedUpstream, workers: int) -> None:
         self.folder = folder
+        self.upstream = upstream
+        self.finish = threading.Event()  # what /slow waits for before the second half of its answer
         self.port = free_port()
         self.admin = f"unix:{folder}/admin.sock"
+        self.manager = Manager(folder / "notify")
         self.link = folder / "current"
         for version in ("1.0.0", "2.0.0"):
             package = folder / version / "gatewayd"
@@ -50,11 +55,21 @@ class Versions:
         self.config.write_text(yaml.safe_dump(document))
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gatewayd", "run", "--config", str(self.config)],
-            env={**os.environ, "PYTHONPATH": str(self.link)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(self.link),
+                "NOTIFY_SOCKET": self.manager.path,
+            },
             cwd=folder,
             stderr=subprocess.DEVNULL,
         )
         self.pids = {self.process.pid}
+
+    def play(self, connection: UpstreamConnection, request: Recorded) -> None:
+        """Answer /slow."""
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        self.finish.wait(20)
+        connection.send(b"cd")
 
     def install(self, version: str) -> None:
         """Have the next start run that version."""
@@ -88,20 +103,48 @@ class Versions:
                 except AssertionError:
                     continue
         self.process.wait()
+        self.manager.socket.close()
+
+    def successor(self) -> int:
+        """The pid of a version that has not taken over yet; 0 if there is none."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) not in self.pids:
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if (
+                    str(self.config).encode() in words
+                    and b"run" in words
+                    and parent(int(entry.name)) != self.process.pid  # which forks once more
+                ):
+                    self.pids.add(int(entry.name))
+                    return int(entry.name)
+        return 0
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process is there, and no zombie."""
+    return _stat(pid)[0] != "Z"
+
+
+def parent(pid: int) -> int:
+    """The process that started it."""
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return ["Z", "0"]
 
 
 @pytest.fixture(params=[1, 2], ids=["alone", "workers"])
 def versions(request: Any, start_upstream: Any, tmp_path: Path) -> Iterator[Versions]:
     """One that serves version 1.0.0."""
     found = Versions(tmp_path, start_upstream(), request.param)
+    found.upstream.on("/slow", found.play)
     try:
         eventually(lambda: found.status().get("up"), 20, "the first version")
         yield found
@@ -145,6 +188,11 @@ def test_another_version_takes_over(versions: Versions) -> None:
         each.join()
     assert failures == []
     assert served[0] > 100
+    mains = [each["MAINPID"] for each in versions.manager.hear() if "MAINPID" in each]
+    assert mains == [str(versions.process.pid), str(status["pid"])]
+    assert not any("STOPPING" in each for each in versions.manager.said)
+    modes = [(versions.folder / name).stat().st_mode & 0o777 for name in ("admin.sock", "web.sock")]
+    assert modes == [0o660, 0o666]
     assert (versions.folder / "web.sock").exists()
     assert versions.status()["pid"] == status["pid"]
 
@@ -159,3 +207,55 @@ def test_a_version_that_does_not_start(versions: Versions) -> None:
     assert versions.status()["version"] == "1.0.0"
     with RawClient(("127.0.0.1", versions.port), timeout=5) as client:
         assert client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").status == 200
+
+
+def test_what_the_old_one_is_told_while_it_drains(versions: Versions) -> None:
+    """It is the service no more: it refuses, tells systemd nothing, and the new one waits for it."""
+    with RawClient(("127.0.0.1", versions.port), timeout=20) as client:
+        client.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert client.read_head().status == 200
+        versions.install("2.0.0")
+        asked = [
+            subprocess.Popen(
+                [sys.executable, "-m", "gatewayd", "upgrade", "--admin", versions.admin],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        said = [each.communicate(timeout=60) for each in asked]
+        assert sorted(each.returncode for each in asked) == [0, 1], said
+        old, new = versions.process.pid, versions.status()["pid"]
+        os.kill(old, signal.SIGHUP)
+        os.kill(new, signal.SIGTERM)
+        versions.manager.wait("STOPPING", "1")
+        time.sleep(0.5)
+        assert is_alive(new)
+        assert is_alive(old)
+        versions.finish.set()
+        assert client.read_exactly(4) == b"abcd"
+    eventually(lambda: not is_alive(new) and not is_alive(old), 10, "the end of both")
+    mains = [each["MAINPID"] for each in versions.manager.hear() if "MAINPID" in each]
+    assert mains == [str(old), str(new)]
+
+
+def test_a_version_that_waits_is_not_the_service(versions: Versions) -> None:
+    """systemd would take its words, the last one above all, for the service's."""
+    document = yaml.safe_load(versions.config.read_text())
+    document["zookeeper"] = {"hosts": "127.0.0.1:1"}
+    document["upstreams"]["app"] = {"zookeeper": {"path": "/app", "format": "plain"}}
+    versions.config.write_text(yaml.safe_dump(document))
+    heard = versions.manager.wait("STATUS", "serves") + 1
+    refused = []
+    upgrade = threading.Thread(target=lambda: refused.append(versions.ask("upgrade").stderr))
+    upgrade.start()
+    successor = eventually(versions.successor, 10, "another process")
+    time.sleep(3)
+    os.kill(successor, signal.SIGTERM)
+    eventually(lambda: not is_alive(successor), 10, "its end")
+    upgrade.join()
+    assert "ended before it was ready" in refused[0]
+    said = versions.manager.hear()[heard:]
+    assert not any(key in each for each in said for key in ("STOPPING", "MAINPID", "STATUS")), said
+    assert versions.status()["version"] == "1.0.0"
