@@ -21,7 +21,7 @@ _PAUSE_MS: Final = 20
 
 
 def run(plan: Plan) -> None:
-    """p50, p99 and p99.9 at fixed rates; time to first byte and delay of events of a stream."""
+    """Latency and CPU at fixed rates; time to first byte and delay of events of a stream."""
     with plan.stage(*(QUICK_PEERS if plan.quick else ())) as stage:
         lack = build("fixedrate", stage.directory)
         if lack:
@@ -33,9 +33,12 @@ def run(plan: Plan) -> None:
         def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
             if case == "stream":
                 return stream(proxy.port, streams)
-            found = fixed_rate(stage, proxy.port, int(case[:-2]), plan, number)
+            rate = int(case[:-2])
+            before = proxy.child.cpu_ns()
+            found = fixed_rate(stage, proxy.port, rate, plan, number)
+            spent = proxy.child.cpu_ns() - before
             plan.check(proxy, case, found.pop("failures"))
-            return dict(found)
+            return {**found, "cpu": spent / 1000 / rate / sum(_times(plan))}
 
         def direct(case: str, number: int) -> None:
             if case == "stream":
@@ -51,9 +54,14 @@ def run(plan: Plan) -> None:
                 direct(case, number)
 
 
+def _times(plan: Plan) -> tuple[float, float]:
+    """Seconds of warming up, and seconds that count."""
+    return (0.3, 1.0) if plan.quick else (1.0, 4.0)
+
+
 def fixed_rate(stage: Stage, port: int, rate: int, plan: Plan, number: int) -> dict[str, float]:
     """One run of the open-loop generator, peers/fixedrate.go; every proxy meets the same arrivals."""
-    warm, seconds = (0.3, 1.0) if plan.quick else (1.0, 5.0)
+    warm, seconds = _times(plan)
     child = Child(
         [
             *(str(stage.directory / "fixedrate"), f"-address=127.0.0.1:{port}", f"-rate={rate}"),

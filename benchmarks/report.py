@@ -35,6 +35,7 @@ _TABLES: Final = {  # part -> figures that get a table, with a heading
         "p99": "99th percentile",
         "p999": "99.9th percentile",
         "late99": "The generator's own lateness, 99th percentile",
+        "cpu": "CPU per request at that rate",
         "ttfb": "Time to first byte of a stream",
         "event": "Delay of a stream's event, median",
         "event99": "Delay of a stream's event, 99th percentile",
