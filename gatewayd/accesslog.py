@@ -15,7 +15,7 @@ from typing import Final
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
 
-_PLACES: Final = 4096
+_PLACES: Final = 65_536  # as many as routes and endpoints go together in a large configuration
 _AGENTS: Final = 1024
 _ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")

@@ -3,7 +3,8 @@
 # run there, upgraded and removed. `sh tests/debian_package.sh build` only builds it; it lies in dist/ then.
 #
 # No systemd runs in a chroot, so what the unit would do is done here by hand, under the same user: its
-# directories, SIGHUP, SIGUSR1, sockets passed. The unit itself is read by systemd-analyze.
+# directories, SIGHUP, SIGUSR1, sockets passed. The unit itself is read by systemd-analyze, and where there is
+# systemd-nspawn (systemd-container), the same Debian is booted and tests/booted.sh runs in it.
 set -eu
 cd "$(dirname "$0")/.."
 tree=$PWD
@@ -258,8 +259,53 @@ until_it serves /socket || fail "it does not serve on a socket that systemd pass
 says "holds: a socket that systemd passes is served"
 stop "$gateway"
 
-# --- upgraded
+# --- under systemd
 
+# In a mount namespace of its own with nothing but cgroup2, whatever this machine has.
+booted() {
+    unshare --mount sh -c 'set -e
+        mount --make-rprivate /
+        umount --recursive /sys/fs/cgroup
+        mount -t cgroup2 none /sys/fs/cgroup
+        mkdir /sys/fs/cgroup/gatewayd-test
+        echo $$ >/sys/fs/cgroup/gatewayd-test/cgroup.procs
+        SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 240 systemd-nspawn --directory "$0" \
+            --machine gatewayd-test --boot --register=no --keep-unit --private-network --console=pipe ||
+            status=$?
+        echo $$ >/sys/fs/cgroup/cgroup.procs
+        find /sys/fs/cgroup/gatewayd-test -depth -type d -exec rmdir {} +
+        exit ${status:-0}' "$root"
+}
+if command -v systemd-nspawn >/dev/null; then
+    quietly "a systemd in there" apt install systemd-sysv dbus
+    cp tests/booted.sh "$root/root/booted"
+    chmod 755 "$root/root/booted"
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+    cat >"$root/etc/systemd/system/booted.service" <<UNIT
+[Unit]
+After=gatewayd.service
+[Service]
+Type=oneshot
+TimeoutStartSec=200
+ExecStart=/root/booted
+StandardOutput=file:/root/said
+StandardError=inherit
+UNIT
+    ln -s ../booted.service "$root/etc/systemd/system/multi-user.target.wants/"
+    umount "$root/proc"
+    quietly "booting it, a minute" booted
+    mount -t proc proc "$root/proc"
+    [ "$(tail -n 1 "$root/root/said")" = passed ] || fail "under systemd: $(cat "$root/root/said")"
+    says "holds: under systemd two upgrades, reloads, a kill and a stop; no request failed"
+    # As the package has it again.
+    rm -r "$root"/etc/systemd/system/booted.service "$root"/etc/systemd/system/multi-user.target.wants/booted.service
+    rm -f "$root/root/booted" "$root/root/said" "$root/root/enough" "$root/root/failures"
+    configure "127.0.0.1:$port" /three
+else
+    says "there is no systemd-nspawn (apt-get install systemd-container); not run under systemd"
+fi
+
+# --- upgraded
 kept() { grep -q "^# An administrator's own" "$root/etc/gatewayd/gatewayd.yaml"; }
 quietly "installing the same again" apt install --reinstall /root/gatewayd.deb
 kept || fail "reinstalling replaced an edited gatewayd.yaml"

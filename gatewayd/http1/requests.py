@@ -51,7 +51,7 @@ _TRAILERS: Final = re.compile(rb"(?i:(?:.*,)?[ \t]*trailers[ \t]*(?:,|\Z))").mat
 _HOST: Final = re.compile(
     rb"([A-Za-z0-9\-._~]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?\Z"
 ).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists; DNS ends at 253
-_HOSTS: Final = 1024
+_HOSTS: Final = 16_384  # 255 bytes each at most
 
 # A path that is in its one form already (core.targets), so that nothing is left to normalise.
 _PLAIN: Final = re.compile(

@@ -73,6 +73,7 @@ class Pump:
         self._ended = ended
         self._inside = 0  # bytes in the pipe
         self._waiting = False
+        self._broken = False  # the sink's connection
         self._pipe: Any = _pipes.pop() if _pipes else _new_pipe()
         source.doRead = self._read
         sink.doWrite = self._write
@@ -134,22 +135,22 @@ class Pump:
                 size = os.splice(
                     self._pipe[0], self._sink.socket.fileno(), self._inside, flags=_FLAGS | more
                 )
-            except BlockingIOError:
+            except OSError as error:
+                self._broken = not isinstance(error, BlockingIOError)
                 if not self._waiting:
                     self._waiting = True
                     self._source.stopReading()
                     self._sink.startWriting()
                     self._blocked(True)
                 return False
-            except OSError:
-                self._sink.abortConnection()  # whoever watches the sink stops this pump
-                return False
             self._inside -= size
             self._sink.moved += size
         return True
 
     def _write(self) -> Any:
-        """The sink is writable again."""
+        """The sink is writable again, or gone."""
+        if self._broken:
+            return main.CONNECTION_LOST  # the reactor has read what came from there: a last answer
         if not self._empty():
             return None
         self._waiting = False

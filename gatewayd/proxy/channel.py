@@ -26,6 +26,7 @@ from gatewayd.core.proxy_protocol import read_proxy_header
 from gatewayd.http1.bodies import Body, Chunked, Length, head_end
 from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
 from gatewayd.http1.serialising import chunk, last_chunk, response_bytes
+from gatewayd.net import splice
 from gatewayd.net.flow import Flow
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ServerChannel:
         self._awaits = _PROXY if listener.expects_proxy(origin.peer) else _HEAD
         self._buffer: bytes | bytearray = b""
         self._body: Body | None = None
+        self._pump: splice.Pump | None = None  # moves the rest of a request's body
         self._looping = False
         self._line_read = False  # of an unfinished head, and found good
         self._paused = False
@@ -259,6 +261,56 @@ class ServerChannel:
         elif not self._paused:
             self._wait_for_body()
         exchange.way.request_body(exchange, piece, body.ended, body.trailers)
+        if exchange.streamed and isinstance(body, Length) and body.left >= splice.WORTHWHILE:
+            self._try_splice(exchange, body)
+
+    def _try_splice(self, exchange: Exchange, body: Length) -> None:
+        """Let the kernel move the rest of a long body that nobody would repeat, past us."""
+        connection = exchange.connection
+        sink = connection.splice_sink() if connection is not None else None
+        if self._paused or self._body is not body or sink is None:
+            return
+        if not splice.possible(self.transport, sink):
+            return
+
+        def moved(size: int) -> None:
+            exchange.bytes_in += size
+            try:
+                self._check_rate(size)
+            except SlowRequest as error:
+                exchange.way.request_failed(exchange, error)
+                return
+            if not self._paused:
+                self._wait_for_body()
+
+        def blocked(is_blocked: bool) -> None:
+            self._paused = is_blocked
+            if is_blocked:
+                self._waited += self._context.wheel.now - self._waiting_since
+                self.deadline = INFINITY
+                connection.blocked()
+            else:
+                connection.unblocked()
+                self._wait_for_body()
+
+        def ended() -> None:
+            self._pump = None
+            body.left = 0
+            body.ended = True
+            self._body_ended(exchange, body, b"")
+            exchange.way.request_body(exchange, b"", True, [])
+
+        connection.unwatch()
+        try:
+            self._pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
+        except OSError:
+            # No descriptors left for a pipe: the ordinary way serves too.
+            connection.watch(self)
+
+    def _stop_pump(self) -> None:
+        if self._pump is not None:
+            self._pump.stop()
+            self._pump = None
 
     def _body_ended(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         exchange.received = self._context.clock()
@@ -408,6 +460,7 @@ class ServerChannel:
     def cut(self) -> None:
         """End the connection so that the client can tell that the answer is not whole."""
         if self._awaits != _LOST:
+            self._stop_pump()
             self._awaits = _LINGER
             self.exchange = None
             self.unwatch()
@@ -430,6 +483,7 @@ class ServerChannel:
 
         RFC 9112 §9.6; nginx lingering_close.
         """
+        self._stop_pump()
         self._awaits = _LINGER
         self._body = None
         self._buffer = b""
@@ -601,6 +655,7 @@ class ServerChannel:
 
     def connectionLost(self, reason: Any) -> None:
         """Twisted: the connection is no more."""
+        self._stop_pump()
         self._awaits = _LOST
         self.deadline = INFINITY
         self._listener.heads.release(self)

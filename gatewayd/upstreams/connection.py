@@ -387,6 +387,10 @@ class UpstreamConnection:
             self.transport.unregisterProducer()
             self._stalled = 0.0
 
+    def splice_sink(self) -> Any:
+        """The transport, if the rest of a request's body may be moved to it past us; else None."""
+        return None if self._chunked or self._awaits == _LOST else self.transport
+
     def blocked(self) -> None:
         """The endpoint does not take the request's body: its write timeout runs."""
         if self._timeouts.write and not self._stalled and self._awaits != _LOST:

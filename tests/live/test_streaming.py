@@ -487,6 +487,118 @@ def test_spliced_and_small_answers_interleaved(pair: Pair) -> None:
             assert client.read_response("POST").body == b"ok"
 
 
+# The same upwards: a long body goes past the gateway once nobody would repeat it.
+
+
+def post(path: str, size: int) -> bytes:
+    """The head of an upload."""
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode()
+
+
+def test_what_is_pipelined_behind_a_spliced_upload(pair: Pair) -> None:
+    """Is a request of its own; and the upload is whole."""
+    digests = []
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        digests.append(hashlib.sha256(connection.read_body(request)).hexdigest())
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup")
+
+    pair.upstream.on("/up/behind", play)
+    with pair.daemon.client() as client:
+        for _ in range(3):
+            client.send(post("/up/behind", 2 * MIB + 7))
+            for piece in blocks(2 * MIB + 7):
+                client.send(piece)
+            client.send(get("/up/next"))
+            assert client.read_response("POST").body == b"up"
+            assert client.read_response().body == b"ok"
+    assert digests == [digest_of(2 * MIB + 7)] * 3
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_the_client_leaves_in_a_spliced_upload(pair: Pair, how: str) -> None:
+    """The upstream sees an end that is none of the body's, and no later one gets its bytes."""
+    path = f"/up/leave/{how}"
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.read_body(request)
+
+    pair.upstream.on(path, play)
+    for turn in range(5):
+        client = pair.daemon.client()
+        client.send(post(path, 100 * MIB))
+        for piece in blocks(3 * MIB):
+            client.send(piece)
+        getattr(client, how)()
+        request = pair.upstream.wait_request(path, nth=turn)
+        pair.upstream.wait_ended(request, 2)
+        assert not request.body_done
+    with pair.daemon.client() as client:
+        client.send(post("/up/after", 2 * MIB))
+        for piece in blocks(2 * MIB):
+            client.send(piece)
+        assert client.read_response("POST").body == b"ok"
+    after = pair.upstream.wait_complete(pair.upstream.wait_request("/up/after"))
+    assert hashlib.sha256(after.body).hexdigest() == digest_of(2 * MIB)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "answer"])
+def test_the_upstream_ends_a_spliced_upload(pair: Pair, how: str) -> None:
+    """It dies, or answers before it has read all: the client gets an answer, and no second request."""
+    path = f"/up/end/{how}"
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.read_exactly(MIB)
+        if how == "answer":
+            connection.send(b"HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\n\r\nno")
+            connection.wait_end()
+        else:
+            getattr(connection, how)()
+
+    pair.upstream.on(path, play)
+    for turn in range(3):
+        with pair.daemon.client() as client:
+            client.send(post(path, 100 * MIB))
+            for piece in blocks(8 * MIB):
+                client.send_anyway(piece)
+            response = client.read_response("POST")
+            assert response.status == (413 if how == "answer" else 502)
+            assert response.closes
+        if how == "answer":
+            pair.upstream.wait_ended(pair.upstream.wait_request(path, nth=turn), 2)
+    assert pair.daemon.get("/up/alive").status == 200
+
+
+def test_an_upstream_that_takes_nothing_of_a_spliced_upload(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
+    """The client is not read meanwhile, and timeouts.write ends it."""
+    upstream = start_upstream(receive_buffer=32768)
+    daemon = start_daemon(
+        configuration({"u": {"endpoints": [upstream.endpoint], "timeouts": {"write": "1s"}}})
+    )
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.read_exactly(MIB)
+        stopped.wait(10)
+
+    stopped = threading.Event()
+    upstream.on("/up/stuck", play)
+    before = daemon.resident()
+    with daemon.client(timeout=0.5) as client:
+        client.send(post("/up/stuck", 500 * MIB))
+        sent = 0
+        with pytest.raises((TimeoutError, OSError)):
+            while sent < 500:
+                client.socket.sendall(BLOCKS[sent % 8])
+                sent += 1
+        assert sent < 60
+        client.socket.settimeout(10)
+        assert client.read_response("POST").status in (502, 504)
+    stopped.set()
+    assert daemon.resident() - before < GROWTH
+
+
 def test_descriptors_do_not_leak(pair: Pair) -> None:
     """Pipes, sockets and all: after the crowd as many as before."""
     pair.upstream.on("/leak", serve("length", 2 * MIB))
