@@ -64,7 +64,7 @@ class ServerChannel:
         self._awaits = _PROXY if listener.expects_proxy(origin.peer) else _HEAD
         self._buffer: bytes | bytearray = b""
         self._body: Body | None = None
-        self._pump: splice.Pump | None = None  # moves the rest of a request's body
+        self.pump: splice.Pump | None = None  # moves what the client sends past us
         self._looping = False
         self._line_read = False  # of an unfinished head, and found good
         self._paused = False
@@ -294,7 +294,7 @@ class ServerChannel:
                 self._wait_for_body()
 
         def ended() -> None:
-            self._pump = None
+            self.pump = None
             body.left = 0
             body.ended = True
             self._body_ended(exchange, body, b"")
@@ -302,15 +302,15 @@ class ServerChannel:
 
         connection.unwatch()
         try:
-            self._pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
+            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
         except OSError:
             # No descriptors left for a pipe: the ordinary way serves too.
             connection.watch(self)
 
     def _stop_pump(self) -> None:
-        if self._pump is not None:
-            self._pump.stop()
-            self._pump = None
+        if self.pump is not None:
+            self.pump.stop()
+            self.pump = None
 
     def _body_ended(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         exchange.received = self._context.clock()
@@ -534,6 +534,7 @@ class ServerChannel:
     def close_tunnel(self) -> None:
         """The tunnel is over: what is buffered still goes out."""
         if self._awaits == _TUNNEL:
+            self._stop_pump()
             self.exchange = None
             self.unwatch()
             self._leave()
@@ -644,6 +645,7 @@ class ServerChannel:
         do, we take it for gone and do not let an upstream work for nobody.
         """
         if self._awaits == _TUNNEL and self.exchange is not None:
+            self._stop_pump()
             self.exchange.way.tunnel_client_ended(self.exchange)
         elif self._awaits == _FLUSH or self._awaits == _LINGER:
             self._leave()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import ResponseHead
+from gatewayd.http1.requests import MAX_LENGTH
+from gatewayd.net import splice
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.way import Way
 
 if TYPE_CHECKING:
     from gatewayd.proxy.forward import ReverseProxyResource
+
+_BULK: Final = 65_536  # bytes that come at once: as many as are read
 
 
 class Tunnel(Way):
@@ -37,13 +42,29 @@ class Tunnel(Way):
     def tunnel_data(self, exchange: Exchange, data: bytes) -> None:
         """Bytes from the endpoint."""
         exchange.bytes_out += len(data)
-        exchange.client.touch()
-        exchange.client.send_raw(data)
+        client = exchange.client
+        client.touch()
+        client.send_raw(data)
+        if len(data) >= _BULK:
+
+            def moved(size: int) -> None:
+                exchange.bytes_out += size
+                client.touch()
+
+            _pass_by(exchange.connection, client, moved)
 
     def tunnel_client_data(self, exchange: Exchange, data: bytes) -> None:
         """Bytes from the client."""
-        exchange.client.touch()
+        client = exchange.client
+        client.touch()
         exchange.connection.send_raw(data)
+        if len(data) >= _BULK:
+
+            def moved(size: int) -> None:
+                exchange.bytes_in += size
+                client.touch()
+
+            _pass_by(client, exchange.connection, moved)
 
     def tunnel_ended(self, exchange: Exchange) -> None:
         """The endpoint has said its last word."""
@@ -91,3 +112,29 @@ class Tunnel(Way):
         """The leaf's accounts."""
         self._leaf.tunnel_over()
         self._leaf.finish(exchange, tell=tell)
+
+
+def _pass_by(source: Any, sink: Any, moved: Callable[[int], None]) -> None:
+    """Let the kernel carry what comes from here on: this tunnel is no chat.
+
+    Args:
+        source, sink: the client's and the endpoint's side, either way.
+        moved: told how many bytes went by.
+    """
+    if source.pump is not None or not splice.possible(source.transport, sink.transport):
+        return
+
+    def blocked(is_blocked: bool) -> None:
+        if is_blocked:
+            sink.blocked()
+        else:
+            sink.unblocked()
+
+    sink.unwatch()
+    try:
+        source.pump = splice.Pump(
+            source.transport, sink.transport, MAX_LENGTH, moved, blocked, lambda: None
+        )
+    except OSError:
+        # No descriptors left for a pipe: the ordinary way serves too.
+        sink.watch(source)

@@ -89,7 +89,7 @@ class UpstreamConnection:
         self._paused = False
         self._stalled = 0.0  # since when the endpoint takes nothing, 0 = it takes
         self._moved = 0
-        self._pump: splice.Pump | None = None
+        self.pump: splice.Pump | None = None
         self._answered = False  # a byte of a response has come
 
     def __repr__(self) -> str:
@@ -335,14 +335,14 @@ class UpstreamConnection:
                 exchange.client.unblocked()
 
         def ended() -> None:
-            self._pump = None
+            self.pump = None
             body.left = 0
             body.ended = True
             self._end_body(exchange, body, b"")
 
         exchange.client.unwatch()
         try:
-            self._pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
+            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
         except OSError:
             # No descriptors left for a pipe: the ordinary way serves too.
             exchange.client.watch(self)
@@ -401,7 +401,7 @@ class UpstreamConnection:
     def unblocked(self) -> None:
         """The endpoint takes bytes again."""
         self._stalled = 0.0
-        if not self._sent:
+        if not self._sent or self._awaits == _TUNNEL:
             self.deadline = INFINITY
 
     # --- time
@@ -432,7 +432,7 @@ class UpstreamConnection:
         exchange = self.exchange
         if exchange is None:
             return
-        if self._stalled and not self._sent:
+        if self._stalled and (not self._sent or self._awaits == _TUNNEL):
             if self.transport.moved != self._moved:
                 self._moved = self.transport.moved
                 self._stalled = now
@@ -440,7 +440,7 @@ class UpstreamConnection:
                 self._arm(now + self._timeouts.write / 4)
                 return
             self._fail(
-                RequestTimeout("the endpoint took no byte of the body within timeouts.write")
+                RequestTimeout("the endpoint took no byte within timeouts.write")
             )
         elif self._awaits == _BODY:
             self._fail(BodyCut("no byte of the body within timeouts.read"))
@@ -481,6 +481,7 @@ class UpstreamConnection:
         """Twisted: the endpoint has said its last word."""
         exchange = self.exchange
         if self._awaits == _TUNNEL and exchange is not None:
+            self._stop_pump()
             exchange.way.tunnel_ended(exchange)
         elif exchange is None or isinstance(self._body, UntilClose):
             self.transport.loseConnection()
@@ -505,6 +506,7 @@ class UpstreamConnection:
     def close(self) -> None:
         """Leave: idle, or the tunnel's other side is gone."""
         if self._awaits != _LOST:
+            self._stop_pump()
             self.exchange = None
             self._awaits = _LOST
             self.deadline = INFINITY
@@ -524,9 +526,9 @@ class UpstreamConnection:
         self.transport.abortConnection()
 
     def _stop_pump(self) -> None:
-        if self._pump is not None:
-            self._pump.stop()
-            self._pump = None
+        if self.pump is not None:
+            self.pump.stop()
+            self.pump = None
 
 
 classImplements(UpstreamConnection, IHalfCloseableProtocol)

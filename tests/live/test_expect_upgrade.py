@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from dataclasses import dataclass
@@ -297,6 +298,59 @@ def test_the_upstreams_half_close_is_passed_on(pair: Pair) -> None:
         client.half_close()
         assert done.wait(5)
     assert got == [b"still speaking"]
+
+
+def test_bulk_through_a_tunnel_is_whole(pair: Pair) -> None:
+    """It goes past the gateway after a while; small words, pauses, and both half-closes after it too."""
+    pair.upstream.on("/ws/bulk", echo)
+    size = 24 << 20
+    data = hashlib.sha256(b"seed").digest() * (size // 32)
+    with pair.daemon.client(timeout=20) as client:
+        switched(client, "/ws/bulk")
+        assert client.read_exactly(6) == b"hello;"
+        for turn in range(2):
+            sender = threading.Thread(target=client.send, args=(data,))
+            sender.start()
+            if turn:
+                time.sleep(0.3)  # full everywhere, for a while
+            got = client.read_exactly(size)
+            sender.join()
+            assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+            client.send(b"small")
+            assert client.read_exactly(5) == b"small"
+        client.half_close()
+        assert client.read_until_close() == (b";bye", "closed")
+    entry = pair.daemon.access(lambda item: item["path"] == "/ws/bulk")
+    assert entry["bytes_in"] == 2 * size + 10
+    assert entry["bytes_out"] == 2 * size + 10 + 10
+
+
+@pytest.mark.parametrize("who", ["client", "upstream"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_an_end_in_the_middle_of_bulk(pair: Pair, who: str, how: str) -> None:
+    """Ends the other side as well, and nobody gets old bytes afterwards."""
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(SWITCH)
+        connection.read_exactly(2 << 20)
+        if who == "upstream":
+            getattr(connection, how)()
+        else:
+            connection.wait_end()
+
+    path = f"/ws/end/{who}/{how}"
+    pair.upstream.on(path, play)
+    for turn in range(3):
+        with pair.daemon.client() as client:
+            switched(client, path)
+            client.send_anyway(b"x" * (3 << 20))
+            if who == "client":
+                getattr(client, how)()
+                pair.upstream.wait_ended(pair.upstream.wait_request(path, nth=turn))
+            else:
+                client.send_anyway(b"x" * (8 << 20))
+                assert client.expect_end() in ("closed", "reset")
+    assert pair.daemon.get("/after-bulk").body == b"ok"
 
 
 def test_the_clients_reset_ends_the_upstreams_side(pair: Pair) -> None:
