@@ -132,11 +132,11 @@ def _goals(parts: dict[str, Figures]) -> list[str]:
         if any(found):
             cells = [_verdict(one, goal.must, goal.reach, len(goal.cases) > 1) for one in found]
             if goal.us != US:
-                cells[1] = "| |"  # of neither build alone
+                cells[1] = "| | "  # of neither build alone
             lines.append(f"| {goal.what} | {goal.must:.3g} | {goal.reach} {''.join(cells)}")
     lines += _published(parts.get("picks"))
     lines += _log_share(parts.get("small"))
-    return head + [f"{line}|".replace("||", "|") for line in lines] if lines else []
+    return head + [f"{line}|" for line in lines] if lines else []
 
 
 def _verdict(found: tuple[Series, str] | None, must: float, reach: float, named: bool) -> str:

@@ -439,9 +439,7 @@ class UpstreamConnection:
             if now - self._stalled < self._timeouts.write:
                 self._arm(now + self._timeouts.write / 4)
                 return
-            self._fail(
-                RequestTimeout("the endpoint took no byte within timeouts.write")
-            )
+            self._fail(RequestTimeout("the endpoint took no byte within timeouts.write"))
         elif self._awaits == _BODY:
             self._fail(BodyCut("no byte of the body within timeouts.read"))
         elif now >= exchange.deadline:
