@@ -78,7 +78,9 @@ benchmark: build-optimized
 benchmark-quick: build-optimized
 	$(BIN)/python -m benchmarks --quick
 
+# With a flame graph where py-spy can be had.
 profile: $(STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check py-spy
 	$(BIN)/python -m benchmarks.profile
 
 memprofile: $(STAMP)
