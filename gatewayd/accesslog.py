@@ -15,13 +15,12 @@ from typing import Final
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
 
-_PLACES: Final = 65_536  # as many as routes and endpoints go together in a large configuration
+_PLACES: Final = 4096
 _AGENTS: Final = 1024
 _ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
-_SHORT: Final = [
-    b"%.4f" % (number / 10_000) for number in range(1000)
-]  # most times are below 0.1 s
+# Most times are below 0.1 s.
+_SHORT: Final = [b"%.4f" % (number / 10_000) for number in range(1000)]
 
 
 def escaped(value: bytes) -> bytes:

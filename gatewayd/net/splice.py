@@ -18,6 +18,7 @@ from twisted.internet import main
 from gatewayd.net.transports import Eager
 
 WORTHWHILE: Final = 131_072  # bytes left of a body
+ENDLESS: Final = 1 << 62  # bytes, of what has no length
 _PIPE: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
 _SPLICE_F_MOVE: Final = 1

@@ -164,11 +164,14 @@ class Listener(Service):
         self.yield_path()  # until the switch: a plan may be given up
 
     def hold(self) -> None:
-        """Accept nobody until `accept`; who connects waits in the socket's queue."""
+        """Accept nobody until `accept`; who connects waits in the socket's queue, which is another's."""
         self.port.pauseProducing()
+        self.yield_path()
 
     def accept(self) -> None:
-        """Accept, after `hold`."""
+        """Accept, after `hold`; the socket is ours from now on, unless it is systemd's."""
+        if self.address.kind != "fd":
+            self.yield_path(False)
         if self._accepts:
             self.port.resumeProducing()
 

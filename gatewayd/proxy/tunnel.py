@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import ResponseHead
-from gatewayd.http1.requests import MAX_LENGTH
 from gatewayd.net import splice
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.way import Way
@@ -133,7 +132,7 @@ def _pass_by(source: Any, sink: Any, moved: Callable[[int], None]) -> None:
     sink.unwatch()
     try:
         source.pump = splice.Pump(
-            source.transport, sink.transport, MAX_LENGTH, moved, blocked, lambda: None
+            source.transport, sink.transport, splice.ENDLESS, moved, blocked, lambda: None
         )
     except OSError:
         # No descriptors left for a pipe: the ordinary way serves too.

@@ -22,6 +22,7 @@ from tests.live.harness import (
     configuration,
     eventually,
 )
+from tests.live.harness.upstream import late_body
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -355,13 +356,7 @@ def test_sigterm_lets_bodies_flow_to_their_end(draining: Pair) -> None:
 def test_keep_alive_that_was_promised_holds_for_a_moment(draining: Pair) -> None:
     """The head went out before the drain: the next request may be under way when the body ends."""
     finish = threading.Event()
-
-    def play(connection: UpstreamConnection, request: Recorded) -> None:
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        finish.wait(5)
-        connection.send(b"ok")
-
-    draining.upstream.on("/promised", play)
+    draining.upstream.on("/promised", late_body(finish))
     with draining.daemon.client() as client:
         client.send(get("/promised"))
         assert not client.read_head().closes

@@ -24,6 +24,7 @@ from tests.live.harness import (
     configuration,
     eventually,
 )
+from tests.live.harness.upstream import late_body
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -329,13 +330,7 @@ def test_sse_is_delivered_as_it_comes(pair: Pair, framing: str) -> None:
 
 def test_a_head_is_delivered_before_its_body(pair: Pair) -> None:
     release = threading.Event()
-
-    def play(connection: UpstreamConnection, request: Recorded) -> None:
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        release.wait(5)
-        connection.send(b"ok")
-
-    pair.upstream.on("/head-first", play)
+    pair.upstream.on("/head-first", late_body(release))
     with pair.daemon.client() as client:
         client.send(get("/head-first"))
         response = client.read_head()

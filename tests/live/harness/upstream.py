@@ -247,6 +247,17 @@ def raw_answer(data: bytes, *, close: bool = False, read: bool = True) -> Handle
     return play
 
 
+def late_body(release: threading.Event) -> Handler:
+    """A handler that sends its head at once, and the body `ok` when it is told to."""
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        release.wait(20)
+        connection.send(b"ok")
+
+    return play
+
+
 class ScriptedUpstream:
     """A threaded server on a free loopback port; made and stopped by a fixture.
 
