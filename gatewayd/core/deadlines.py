@@ -38,8 +38,10 @@ class Wheel:
         item.deadline = deadline
         if deadline < item.wakes:
             slot = max(int(deadline / self.tick) + 1, self._next)
-            item.wakes = slot * self.tick
-            self._slots.setdefault(slot, []).append(item)
+            wakes = slot * self.tick
+            if wakes < item.wakes:  # else it lies there already
+                item.wakes = wakes
+                self._slots.setdefault(slot, []).append(item)
 
     def sweep(self, now: float) -> None:
         """Call all whose deadline has passed.

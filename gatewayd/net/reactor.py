@@ -1,7 +1,8 @@
 """The lean reactor: epoll without the ceremony around a plain readable event.
 
 The stock EPollReactor wraps each event in a log context (2 µs). Here a plain readable event calls
-`doRead` directly; everything else, errors and hang-ups included, takes the stock way.
+`doRead` directly; everything else, errors and hang-ups included, takes the stock way. A turn ends with
+sending what its events wrote (net.transports).
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from twisted.internet import epollreactor
 from twisted.internet.main import installReactor
 from twisted.python import log
 
+from gatewayd.net.transports import Eager
+
 _EPOLLIN = 1
+_EVENTS = 64  # of a turn: what the first one wrote waits for the others, a millisecond at most
 
 
 class LeanReactor(epollreactor.EPollReactor):
@@ -22,10 +26,16 @@ class LeanReactor(epollreactor.EPollReactor):
     _poller: Any
     _selectables: Any
 
+    def __init__(self) -> None:
+        """Nothing is written yet."""
+        self.turn: list[Eager] = []  # transports with something to send when the turn ends
+        super().__init__()
+
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events and act on them."""
+        self._end_turn()  # of timed calls
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, 256)
+            events = self._poller.poll(-1 if timeout is None else timeout, _EVENTS)
         except InterruptedError:
             return
         selectables = self._selectables
@@ -43,8 +53,18 @@ class LeanReactor(epollreactor.EPollReactor):
                 why = error
             if why:
                 self._disconnectSelectable(selectable, why, True)
+        self._end_turn()
 
     doIteration = doPoll
+
+    def _end_turn(self) -> None:
+        turn = self.turn
+        for transport in turn:
+            try:
+                transport.flush()
+            except Exception:
+                log.err()
+        turn.clear()
 
 
 def install() -> bool:

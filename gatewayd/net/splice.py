@@ -31,15 +31,11 @@ _pipes: list[tuple[int, int]] = []
 
 
 def possible(source: Any, sink: Any) -> bool:
-    """Whether a pump can run between two transports now."""
-    return (
-        hasattr(os, "splice")
-        and isinstance(source, Eager)
-        and isinstance(sink, Eager)
-        and not sink.unsent()
-        and bool(sink.connected)
-        and not sink.disconnecting
-    )
+    """Whether a pump can run between two transports now; what the sink holds goes out first."""
+    if not (hasattr(os, "splice") and isinstance(source, Eager) and isinstance(sink, Eager)):
+        return False
+    sink.flush()
+    return not sink.unsent() and bool(sink.connected) and not sink.disconnecting
 
 
 class Pump:

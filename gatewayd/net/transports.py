@@ -1,20 +1,24 @@
-"""Eager transports: what can be sent is sent at once.
+"""Eager transports: what a turn of the reactor wrote goes out at its end, in one call, without waiting.
 
 Stock transports buffer each write, ask the reactor for a writable event and send then: an epoll_ctl,
-an epoll_wait and three Python calls for every small answer. Here `write` calls `send` when nothing is
-buffered. What the kernel does not take, and every error, goes the stock way, so that disconnections
+an epoll_wait and three Python calls for every small answer. Here `write` only notes the bytes, and when
+the reactor has read all that was to be read (net.reactor), `flush` sends what each transport has. Sent
+one after the other, the first answer wakes the peer and the others find it awake; sent from within
+`write`, with a request's work in between, each one had to wake it again. On another reactor `write`
+sends at once. What the kernel does not take, and every error, goes the stock way, so that disconnections
 come from the reactor and never from within a write (docs/performance.md has the figures).
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet import main, tcp, unix
 
 _READ: Final = 65536
+_HELD: Final = 65536  # bytes that may wait for the turn's end
 
 
 class Eager:
@@ -22,8 +26,12 @@ class Eager:
 
     moved = 0  # bytes that left by the slow way: progress of a slow reader
     drained: Callable[[], None] | None = None  # called once when nothing is unsent any more
+    stuck: Callable[[], None] | None = (
+        None  # called when the kernel does not take all that was written
+    )
 
     # Set by the stock classes.
+    reactor: Any
     socket: Any
     protocol: Any
     connected: Any
@@ -32,8 +40,8 @@ class Eager:
     streamingProducer: Any
     dataBuffer: bytes
     offset: int
+    _tempDataBuffer: list[bytes]
     _tempDataLen: int
-    _writeDisconnecting: Any
     _writeDisconnected: Any
     bufferSize: int
 
@@ -45,28 +53,59 @@ class Eager:
         """
         super().__init__(*args, **options)
         self.dataBuffer = b""
-        self.disconnecting = 0
-        self._writeDisconnecting = False
         self._writeDisconnected = False
+        self._held = (
+            False  # what is in _tempDataBuffer waits for the turn's end, not for the kernel
+        )
+        self._turn: list[Eager] | None = getattr(self.reactor, "turn", None)
 
     def write(self, data: bytes) -> None:
-        """Send now what the kernel takes; buffer the rest."""
-        if (
-            self._tempDataLen
-            or self.dataBuffer
-            or not self.connected
-            or self.disconnecting
-            or self._writeDisconnecting
-            or self._writeDisconnected
-        ):
+        """Send when the turn ends; buffer what the kernel does not take then."""
+        if self._held:
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if self._tempDataLen > _HELD:
+                self.flush()
+        elif self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
             super().write(data)  # type: ignore[misc]
+        else:
+            self._tempDataBuffer.append(data)
+            self._tempDataLen = len(data)
+            self._hold()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Twisted: the same with several pieces, which need not be joined."""
+        for piece in iovec:
+            self.write(piece)
+
+    def _hold(self) -> None:
+        self._held = True
+        if self._turn is None or self._tempDataLen > _HELD:
+            self.flush()
+        else:
+            self._turn.append(self)
+
+    def flush(self) -> None:
+        """Send what waits for the turn's end; nothing if none does."""
+        if not self._held:
             return
+        self._held = False
+        pieces = self._tempDataBuffer
+        if self.dataBuffer or not self.connected:
+            return  # there is a queue already, which the reactor sends on, or nobody to send it to
         try:
-            sent = self.socket.send(data)
+            sent = self.socket.sendmsg(pieces) if len(pieces) > 1 else self.socket.send(pieces[0])
         except OSError:
             sent = 0  # the stock write meets the same error in the reactor's own time
-        if sent != len(data):
-            super().write(data[sent:] if sent else data)  # type: ignore[misc]
+        if sent == self._tempDataLen:
+            pieces.clear()
+            self._tempDataLen = 0
+            return
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        super().write(b"".join(pieces)[sent:])  # type: ignore[misc]
+        if self.stuck is not None:
+            self.stuck()
 
     def doRead(self) -> Any:
         """Read once and hand it on; the reactor comes again if there is more."""
@@ -97,8 +136,8 @@ class Eager:
         return result
 
     def unsent(self) -> int:
-        """Bytes that the kernel has not taken yet."""
-        return self._tempDataLen + len(self.dataBuffer) - self.offset
+        """Bytes that the kernel did not take; not those that wait for the turn's end."""
+        return (0 if self._held else self._tempDataLen) + len(self.dataBuffer) - self.offset
 
     def set_read_ahead(self, size: int) -> None:
         """From how many unsent bytes on a producer is paused."""

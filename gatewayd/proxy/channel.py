@@ -88,6 +88,7 @@ class ServerChannel:
         """Twisted: connected."""
         self.transport = transport
         transport.no_delay()
+        transport.stuck = self._stuck
         self._listener.opened(self)
         self._arm(self._context.wheel.now + self._listener.timeouts.header)
 
@@ -431,11 +432,21 @@ class ServerChannel:
         elif self._closing:
             self._leave()
         elif self.transport.unsent():
-            self._awaits = _FLUSH
-            self.transport.drained = self._flushed
-            self._watch_progress()
+            self._wait_for_flush()
         else:
             self._next()
+
+    def _stuck(self) -> None:
+        """The client did not take the whole answer though we went on: it has to, before the next one."""
+        if self._awaits == _IDLE:
+            self._wait_for_flush()
+        elif self._awaits == _LINGER and self.deadline == INFINITY:
+            self._watch_progress()
+
+    def _wait_for_flush(self) -> None:
+        self._awaits = _FLUSH
+        self.transport.drained = self._flushed
+        self._watch_progress()
 
     def _flushed(self) -> None:
         self._stalled = 0.0
