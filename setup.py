@@ -10,7 +10,7 @@ VERSION = {}
 exec((HERE / "gatewayd" / "__init__.py").read_text(), VERSION)
 
 # What every request passes through; the same source, compiled where `make build-optimized` asks for it.
-# Left as they are: classes that others derive from (balancers, Upstream), and rooms off the way.
+# Left as they are: classes that others derive from (balancers), and rooms off the way.
 HOT = [
     "gatewayd/accesslog.py",
     "gatewayd/core/breaker.py",
@@ -39,9 +39,12 @@ HOT = [
     "gatewayd/proxy/filters.py",
     "gatewayd/proxy/forward.py",
     "gatewayd/proxy/resource.py",
+    "gatewayd/proxy/terms.py",
     "gatewayd/proxy/tunnel.py",
     "gatewayd/proxy/way.py",
     "gatewayd/upstreams/connection.py",
+    "gatewayd/upstreams/pool.py",
+    "gatewayd/upstreams/upstream.py",
 ]
 
 

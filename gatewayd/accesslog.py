@@ -16,8 +16,8 @@ from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
 
 _PLACES: Final = 4096
-_AGENTS: Final = 1024
-_ODD: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]").search
+_SAID: Final = 4096
+_EVEN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
 # Most times are below 0.1 s.
 _SHORT: Final = [b"%.4f" % (number / 10_000) for number in range(1000)]
@@ -25,7 +25,7 @@ _SHORT: Final = [b"%.4f" % (number / 10_000) for number in range(1000)]
 
 def escaped(value: bytes) -> bytes:
     """A value for a quoted field: control bytes, quotes, backslashes and non-ASCII as \\xNN."""
-    if _ODD(value) is None:
+    if not value.translate(None, _EVEN):
         return value
     return _ODD_BYTE.sub(lambda match: b"\\x%02x" % match.group()[0], value)
 
@@ -54,7 +54,7 @@ class AccessLog:
         self._offset = offset
         self._second = -1
         self._stamp = b""
-        self._agents: dict[bytes, bytes] = {}
+        self._said: dict[bytes, bytes] = {}  # by User-Agent and Referer lines
         self._places: dict[tuple[str, str, str, str], bytes] = {}
         self._combined_omit = bool(self._omit)
 
@@ -72,16 +72,18 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._stamp = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(second)).encode()
-        agent = self._agents.get(head.user_agent)
+        agent = self._said.get(head.user_agent)
         if agent is None:
             agent = self._remember(head.user_agent)
+        referer = self._said.get(head.referer)
+        if referer is None:
+            referer = self._remember(head.referer)
         query = head.query
-        referer = value_of(head.referer) if head.referer else b"-"
         client = exchange.client_ip
         if self._combined_omit:
             query, referer, agent, client = self._without(query, referer, agent, client)
-        if _ODD(query) is not None or _ODD(referer) is not None:
-            query, referer = escaped(query), escaped(referer)
+        if query.translate(None, _EVEN):
+            query = escaped(query)
         endpoint = exchange.endpoint
         label = endpoint.label if endpoint is not None else "-"
         key = (exchange.origin.listener, exchange.route, exchange.upstream_name, label)
@@ -123,12 +125,12 @@ class AccessLog:
         return place
 
     def _remember(self, line: bytes) -> bytes:
-        agent = escaped(value_of(line)) if line else b"-"
-        if len(self._agents) >= _AGENTS:
-            self._agents.clear()
+        said = escaped(value_of(line)) if line else b"-"
+        if len(self._said) >= _SAID:
+            self._said.clear()
         if len(line) < 512:
-            self._agents[line] = agent
-        return agent
+            self._said[line] = said
+        return said
 
     def _without(
         self, query: bytes, referer: bytes, agent: bytes, client: str

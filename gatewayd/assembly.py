@@ -27,8 +27,9 @@ from gatewayd.http1.requests import PathRules
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.filters import Filters, RateRule
 from gatewayd.proxy.forward import Forwarding, ReverseProxyResource
-from gatewayd.proxy.listener import ClientTimeouts, Limits, Listener
+from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import Leaf, RedirectResource, RespondResource, Root
+from gatewayd.proxy.terms import ClientTimeouts, Limits, Terms
 from gatewayd.upstreams.checker import Check, HealthChecker, HttpCheck, TcpCheck
 from gatewayd.upstreams.connection import Timeouts
 from gatewayd.upstreams.members import Members, StaticMember
@@ -447,28 +448,30 @@ def build_listener(
     return Listener(
         name,
         config.address,
-        root=root,
+        terms=Terms(
+            root,
+            limits=Limits(
+                max_connections=limits.max_connections,
+                max_header_bytes=limits.max_header_bytes,
+                max_header_memory=limits.max_header_memory,
+                max_headers=limits.max_headers,
+                max_body_bytes=limits.max_body_bytes,
+                min_body_rate=limits.min_body_rate,
+            ),
+            timeouts=ClientTimeouts(
+                header=timeouts.header, read=timeouts.read, write=timeouts.write, idle=timeouts.idle
+            ),
+            path_rules=PathRules(
+                merge_slashes=config.path.merge_slashes,
+                reject_slash=config.path.encoded_slash == "reject",
+            ),
+        ),
         context=shared.context,
         counters=shared.counters.listener(name),
         reactor=shared.reactor,
         inherited=shared.inherited,
         accepts=shared.accepts,
         board=shared.board,
-        limits=Limits(
-            max_connections=limits.max_connections,
-            max_header_bytes=limits.max_header_bytes,
-            max_header_memory=limits.max_header_memory,
-            max_headers=limits.max_headers,
-            max_body_bytes=limits.max_body_bytes,
-            min_body_rate=limits.min_body_rate,
-        ),
-        timeouts=ClientTimeouts(
-            header=timeouts.header, read=timeouts.read, write=timeouts.write, idle=timeouts.idle
-        ),
-        path_rules=PathRules(
-            merge_slashes=config.path.merge_slashes,
-            reject_slash=config.path.encoded_slash == "reject",
-        ),
         trusted=trusted,
         proxy_protocol=proxied,
         on_full=shared.warn,

@@ -93,11 +93,11 @@ def _listener(listener: Listener) -> dict[str, Any]:
     return {
         "address": listener.bound,
         "connections": counters.open,
-        "max_connections": listener.limits.max_connections,
+        "max_connections": listener.terms.limits.max_connections,
         "accepted": counters.accepted,
         "accept_paused": counters.paused,
         "accept_pauses": counters.accept_paused,
-        "draining": listener.draining,
+        "draining": listener.terms.draining,
     }
 
 

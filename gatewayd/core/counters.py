@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-BUCKETS: Final = (
+BUCKETS: Final[tuple[float, ...]] = (
     0.001,
     0.0025,
     0.005,

@@ -88,6 +88,7 @@ class Exchange:
     request_id: bytes = b""
     route: str = "-"
     upstream: Any = None  # once a route leads to one
+    upstream_name: str = "-"
     endpoint: Endpoint | None = None
     status: int = 0
     reason: str = ""  # of an answer of the gateway's own, or of a cut
@@ -130,11 +131,6 @@ class Exchange:
         head = self.head
         where = self.endpoint.label if self.endpoint else "-"
         return f"<Exchange {head.method.decode()} {head.path.decode()} {self.state} at {where}>"
-
-    @property
-    def upstream_name(self) -> str:
-        """The upstream's label, `-` where there is none."""
-        return self.upstream.name if self.upstream is not None else "-"
 
     def expired(self, now: float) -> None:
         """The wheel: the route's timeouts.request is over while it waits for an endpoint."""

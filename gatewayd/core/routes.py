@@ -24,7 +24,7 @@ from gatewayd.core.messages import RequestHead
 from gatewayd.core.regexes import LIMIT, search
 
 METHOD: Final = "its methods do not include this one"
-_PIECES: Final = re.compile(rb"[/;][^/;]*").finditer
+_PIECES: Final = re.compile(rb"/([^/;]*)|(;[^/;]*)").finditer
 
 
 class Condition:
@@ -150,8 +150,15 @@ class Route:
         return f"<Route {self.name}>"
 
 
+def _pieces(path: bytes, most: int = -1) -> list[bytes]:
+    """A path's segments, and its parameters with their `;`; beyond `most` they need not be parted."""
+    if b";" not in path:
+        return path.split(b"/", most)[1:]
+    return [piece[1] if piece[2] is None else piece[2] for piece in _PIECES(path)]
+
+
 class _Node:
-    """A piece of the tree of prefixes: a segment or a parameter, with the `/` or `;` before it."""
+    """A piece of the tree of prefixes: a segment, or a parameter with its `;`."""
 
     def __init__(self) -> None:
         self.below: dict[bytes, _Node] = {}
@@ -166,6 +173,7 @@ class _Rungs:
         self.exact: dict[bytes, list[Route]] = {}
         self.regexes: list[Route] = []
         self.root = _Node()
+        self.depth = 0  # of the tree of prefixes
 
     def add(self, route: Route) -> None:
         match = route.match
@@ -176,10 +184,11 @@ class _Rungs:
         else:
             node = self.root
             slashed = match.prefix[-1:] == b"/"
-            pieces = [piece.group() for piece in _PIECES(match.prefix)]
+            pieces = _pieces(match.prefix)
             for piece in pieces[:-1] if slashed else pieces:
                 node = node.below.setdefault(piece, _Node())
             (node.slashed if slashed and len(pieces) > 1 else node.routes).append(route)
+            self.depth = max(self.depth, len(pieces))
 
     def sort(self) -> None:
         for routes in self.exact.values():
@@ -213,17 +222,17 @@ class _Rungs:
         found = node.routes
         if not node.below:
             return found
-        for piece in _PIECES(path):
-            child = node.below.get(piece.group())
+        pieces = _pieces(path, self.depth + 1)
+        last = len(pieces) - 1
+        for number, piece in enumerate(pieces):
+            child = node.below.get(piece)
             if child is None:
                 break
             node = child
             if node.routes:
                 found = node.routes + found
-            if node.slashed:
-                end = piece.end()
-                if path[end : end + 1] == b"/":
-                    found = node.slashed + found
+            if node.slashed and number < last and pieces[number + 1][:1] != b";":
+                found = node.slashed + found
         return found
 
 

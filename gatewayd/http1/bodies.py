@@ -15,6 +15,7 @@ from gatewayd.core.messages import HOP_BY_HOP, KEEP, request_kind, response_kind
 from gatewayd.http1.grammar import BARE_NEWLINE, LineMemo
 from gatewayd.http1.requests import MAX_LENGTH
 
+_BLANK: Final = b"\r\n\r\n"
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\Z").match
 _MAX_SIZE_LINE: Final = 4096  # with extensions: HAProxy and Go allow about as much
 _MAX_EXTENSIONS: Final = 65536  # of a whole body: a byte of data in each costs a line (Go: 16 KiB)
@@ -183,19 +184,27 @@ class Chunked:
 Body = Length | UntilClose | Chunked
 
 
-def head_end(data: bytes | bytearray, start: int, complaint: GatewayError) -> int:
-    """Where a head's blank line begins.
+def split_head(
+    data: bytes | bytearray, seen: int, complaint: GatewayError
+) -> tuple[bytes, bytes] | None:
+    """Part a head from what follows the blank line that ends it.
 
     Args:
         data: what came so far.
-        start: where to begin to look; what is before was looked at already.
+        seen: how much of it was looked at already.
         complaint: raised, as a copy, where a line ends in a bare LF: waiting for a CRLF would be in
             vain. A copy, since an exception raised again and again keeps all its tracebacks.
 
     Returns:
-        The index of the CRLF CRLF, or -1 while there is none.
+        The head without its blank line, and the rest; None while there is no blank line.
     """
-    end = data.find(b"\r\n\r\n", max(0, start - 3))
-    if end < 0 and BARE_NEWLINE(data, max(0, start - 1)) is not None:
+    if not seen and isinstance(data, bytes):
+        block, mark, rest = data.partition(_BLANK)  # most heads come whole; two calls are dearer
+        if mark:
+            return block, rest
+    end = data.find(_BLANK, max(0, seen - 3))
+    if end >= 0:
+        return bytes(data[:end]), bytes(data[end + 4 :])
+    if BARE_NEWLINE(data, max(0, seen - 1)) is not None:
         raise type(complaint)(complaint.detail)
-    return end
+    return None

@@ -51,18 +51,25 @@ _TRAILERS: Final = re.compile(rb"(?i:(?:.*,)?[ \t]*trailers[ \t]*(?:,|\Z))").mat
 _HOST: Final = re.compile(
     rb"([A-Za-z0-9\-._~]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?\Z"
 ).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists; DNS ends at 253
-_HOSTS: Final = 16_384  # 255 bytes each at most
+_HOSTS: Final = 16_384
+_HOST_LINE: Final = 280  # bytes: the longest name and port, and some blanks
+_LENGTHS: Final = 4096
+_LENGTH_LINE: Final = 64  # bytes
 
-# A path that is in its one form already (core.targets), so that nothing is left to normalise.
-_PLAIN: Final = re.compile(
-    rb"(GET|HEAD|POST|PUT|DELETE|PATCH) "
-    rb"(/(?:[A-Za-z0-9\-_~!$&'()*+,=:@;][A-Za-z0-9\-._~!$&'()*+,=:@;]*(?:/|(?= |\?)))*)"
-    rb"((?:\?[\x21\x22\x24-\x7e]*)?) HTTP/1\.1\Z"
-).match
+# A path of these, without empty segments and those that begin with a dot, is in its one form already
+# (core.targets), so that nothing is left to normalise.
+_PLAIN_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
+_PLAIN_PATH: Final = (
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@;/"
+)
+_PLAIN_QUERY: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
+_SLASH: Final = 0x2F
 
 _memo: Final = LineMemo(request_kind)
 _known: Final = _memo.known
-_hosts: dict[bytes, str] = {}
+# What lines say that were read before. Looking a line up again costs little: it knows its hash.
+_hosts: dict[bytes, tuple[bytes, str]] = {}
+_lengths: dict[bytes, tuple[int, bytes]] = {}
 
 
 class PathRules:
@@ -97,6 +104,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     _read_line(head, lines[0], rules)
     host_line = b""
     length = -1
+    length_line = b""
     chunked = False
     upgrade = b""
     connection = b""
@@ -121,7 +129,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
         elif kind == CONTENT_LENGTH:
             if length >= 0:
                 raise BadRequest("more than one Content-Length")
-            length = read_length(value_of(line))
+            length, length_line = read_length(line)
             if length < 0:
                 raise BadRequest("a Content-Length that is no number")
         elif kind == TRANSFER_ENCODING:
@@ -160,7 +168,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
         head.length = CHUNKED
     elif length >= 0:
         head.length = length
-        kept.append(b"Content-Length: %d" % length)
+        kept.append(length_line)
     _read_host(head, host_line)
     if connection:
         _read_connection(head, connection, upgrade)
@@ -194,15 +202,25 @@ def check_beginning(held: bytes | bytearray, rules: PathRules) -> bool:
 
 
 def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
-    # Most lines are plain, and one match tells it; all others are taken apart step by step.
-    plain = _PLAIN(line)
-    if plain is not None:
-        head.method, head.path, head.query = plain.groups()
-        return
     parts = line.split(b" ")
     if len(parts) != 3:
         raise BadRequest("a malformed request line")
     method, target, version = parts
+    # Most lines are plain, which is soon told; all others go the long way.
+    if version == b"HTTP/1.1" and method in _PLAIN_METHODS:
+        path, mark, query = target.partition(b"?")
+        if (
+            path
+            and path[0] == _SLASH
+            and not path.translate(None, _PLAIN_PATH)
+            and b"/." not in path
+            and b"//" not in path
+            and not query.translate(None, _PLAIN_QUERY)
+        ):
+            head.method = method
+            head.path = path
+            head.query = mark + query if mark else mark
+            return
     if version == b"HTTP/1.0":
         head.version = 10
     elif version != b"HTTP/1.1":
@@ -228,12 +246,28 @@ def _check_method(method: bytes) -> None:
         raise BadRequest("a method that no gateway serves")
 
 
-def read_length(value: bytes) -> int:
-    """A Content-Length in bytes, or -1 if it is none (RFC 9110 §8.6: digits alone)."""
-    if not value.isdigit() or len(value) > 19:
-        return -1
-    length = int(value)
-    return length if length <= MAX_LENGTH else -1
+def read_length(line: bytes) -> tuple[int, bytes]:
+    """Read a Content-Length line.
+
+    Args:
+        line: whose name has been looked at.
+
+    Returns:
+        The length in bytes, -1 if it is none (RFC 9110 §8.6: digits alone), and the line to send on, in
+        one spelling: 010 is ten, but to those who read it as C does, eight.
+    """
+    found = _lengths.get(line)
+    if found is None:
+        value = value_of(line)
+        if not value.isdigit() or len(value) > 19 or int(value) > MAX_LENGTH:
+            return -1, line
+        length = int(value)
+        found = (length, b"Content-Length: %d" % length)
+        if len(_lengths) >= _LENGTHS:
+            _lengths.clear()
+        if len(line) <= _LENGTH_LINE:
+            _lengths[line] = found
+    return found
 
 
 def _check_coding(value: bytes) -> None:
@@ -257,16 +291,28 @@ def _read_host(head: RequestHead, line: bytes) -> None:
             raise BadRequest("no Host")
         if not head.authority:
             return
-    sent = value_of(line) if line else head.authority
-    if head.authority:
-        host_name(sent)
-        if line:
-            head.lines[head.lines.index(line)] = b"Host: " + head.authority
-        else:
-            head.lines.append(b"Host: " + head.authority)
+    if not head.authority:
+        head.authority, head.host = _host_of(line)
+        return
+    if line:
+        host_name(value_of(line))
+        head.lines[head.lines.index(line)] = b"Host: " + head.authority
     else:
-        head.authority = sent
+        head.lines.append(b"Host: " + head.authority)
     head.host = host_name(head.authority)
+
+
+def _host_of(line: bytes) -> tuple[bytes, str]:
+    """A Host line's authority and host name."""
+    found = _hosts.get(line)
+    if found is None:
+        authority = value_of(line)
+        found = (authority, host_name(authority))
+        if len(_hosts) >= _HOSTS:
+            _hosts.clear()
+        if len(line) <= _HOST_LINE:
+            _hosts[line] = found
+    return found
 
 
 def host_name(authority: bytes) -> str:
@@ -275,20 +321,15 @@ def host_name(authority: bytes) -> str:
     Raises:
         BadRequest: it is no host and port.
     """
-    name = _hosts.get(authority)
-    if name is None:
-        match = _HOST(authority)
-        if match is None or int(match.group(2) or 0) > 65535:
-            raise BadRequest("a malformed Host")
-        name = match.group(1).decode("ascii").lower().removesuffix(".")
-        if name[0:1] == "[":
-            if ":" not in name or not is_ip(name[1:-1]):
-                raise BadRequest("a Host in brackets that is no IPv6 address")
-        elif "" in name.split("."):
-            raise BadRequest("a Host with an empty label")
-        if len(_hosts) >= _HOSTS:
-            _hosts.clear()
-        _hosts[authority] = name
+    match = _HOST(authority)
+    if match is None or int(match.group(2) or 0) > 65535:
+        raise BadRequest("a malformed Host")
+    name: str = match.group(1).decode("ascii").lower().removesuffix(".")
+    if name[0:1] == "[":
+        if ":" not in name or not is_ip(name[1:-1]):
+            raise BadRequest("a Host in brackets that is no IPv6 address")
+    elif "" in name.split("."):
+        raise BadRequest("a Host with an empty label")
     return name
 
 

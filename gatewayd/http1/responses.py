@@ -30,7 +30,6 @@ _STATUS: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\Z"
 ).match  # RFC 9112 §4; the blank before an empty reason is left out by enough servers to bear it
 _TIMEOUT: Final = re.compile(rb"(?:.*[\s,])?timeout=(\d{1,6})").match
-_ZERO: Final = 0x30
 _STATUSES: Final = 256
 _MAX_FIELDS: Final = 1024
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))  # name no field
@@ -80,12 +79,10 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
         elif kind == CONTENT_LENGTH:
             if length >= 0:
                 raise BadResponse("more than one Content-Length")
-            value = value_of(line)
-            length = read_length(value)
+            length, line = read_length(line)
             if length < 0:
                 raise BadResponse("a Content-Length that is no number")
-            # 010 is ten, but to those who read it as C does, eight.
-            kept.append(line if value[0] != _ZERO else b"Content-Length: %d" % length)
+            kept.append(line)
         elif kind <= LAST_KEPT:
             if kind == DATE:
                 head.dated = True

@@ -23,7 +23,7 @@ from gatewayd.core.errors import BadRequest, GatewayError, SlowRequest, TooLarge
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.core.proxy_protocol import read_proxy_header
-from gatewayd.http1.bodies import Body, Chunked, Length, head_end
+from gatewayd.http1.bodies import Body, Chunked, Length, split_head
 from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
 from gatewayd.http1.serialising import chunk, last_chunk, response_bytes
 from gatewayd.net import splice
@@ -45,6 +45,7 @@ _PROXY: Final = 8  # a PROXY header
 
 _MAX_PIPELINED: Final = 65536  # bytes held behind a request; then reading stops
 _LINGER_SECONDS: Final = 5.0  # nginx lingering_timeout 5s
+_CR: Final = 13
 _RATE_SECONDS: Final = 10.0  # over which min_body_rate is measured
 
 
@@ -59,6 +60,7 @@ class ServerChannel:
         self.deadline = INFINITY
         self.wakes = INFINITY  # the wheel's
         self._listener = listener
+        self._terms = listener.terms
         self._context = listener.context
         self.origin = origin
         self._awaits = _PROXY if listener.expects_proxy(origin.peer) else _HEAD
@@ -90,7 +92,7 @@ class ServerChannel:
         transport.no_delay()
         transport.stuck = self._stuck
         self._listener.opened(self)
-        self._arm(self._context.wheel.now + self._listener.timeouts.header)
+        self._arm(self._context.wheel.now + self._terms.timeouts.header)
 
     def logPrefix(self) -> str:
         """Twisted: who logs."""
@@ -149,18 +151,18 @@ class ServerChannel:
             self._buffer = b""
         try:
             while held:
-                end = head_end(held, seen, _BARE_LF)
-                if end < 0:
+                found = split_head(held, seen, _BARE_LF)
+                if found is None:
                     self._incomplete(held, seen)
                     break
                 if seen:
                     seen = 0
                     self._listener.heads.release(self)
-                    held = bytes(held)
-                if held[:2] == b"\r\n":
+                block, rest = found
+                if (not block or block[0] == _CR) and held[:2] == b"\r\n":
                     held = self._without_empty_line(held)
                     continue
-                self._begin(bytes(held[:end]), end, bytes(held[end + 4 :]))
+                self._begin(block, rest)
                 if self._awaits != _IDLE:
                     break
                 held = self._buffer
@@ -177,14 +179,14 @@ class ServerChannel:
 
     def _incomplete(self, held: bytes | bytearray, seen: int) -> None:
         """Wait for the rest of a head, within the limits."""
-        limits = self._listener.limits
+        limits = self._terms.limits
         if held[:2] == b"\r\n":
             held = self._without_empty_line(held)
             if not held:
                 return  # a stray end of line after a request: still nothing to wait for
         size = len(held)
         if not self._line_read:
-            self._line_read = check_beginning(held, self._listener.path_rules)
+            self._line_read = check_beginning(held, self._terms.path_rules)
         if size > MAX_LINE and held.find(b"\r\n", 2, MAX_LINE) < 0:
             raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
         if limits.max_header_bytes and size > limits.max_header_bytes:
@@ -192,20 +194,21 @@ class ServerChannel:
         self._buffer = held if isinstance(held, bytearray) else bytearray(held)
         if self._awaits == _IDLE or not seen:
             if self._awaits == _IDLE:
-                self._arm(self._context.wheel.now + self._listener.timeouts.header)
+                self._arm(self._context.wheel.now + self._terms.timeouts.header)
             self._awaits = _HEAD
         self._listener.heads.hold(self, size)
 
-    def _begin(self, block: bytes, size: int, rest: bytes) -> None:
+    def _begin(self, block: bytes, rest: bytes) -> None:
         """Make a head an exchange, and let it begin."""
-        listener = self._listener
-        limits = listener.limits
+        terms = self._terms
+        limits = terms.limits
+        size = len(block)
         if size > limits.max_header_bytes > 0:
             raise TooLarge(f"the head is over {limits.max_header_bytes} bytes", status=431)
         if size > MAX_LINE and block.find(b"\r\n", 0, MAX_LINE) < 0:
             raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
         self._line_read = False
-        head = read_request(block, listener.path_rules, limits.max_headers)
+        head = read_request(block, terms.path_rules, limits.max_headers)
         context = self._context
         now = context.clock()
         exchange = Exchange(head, self, self.origin, now)
@@ -220,11 +223,11 @@ class ServerChannel:
             self._awaits = _ANSWER
             if rest:
                 self._buffer = rest
-        exchange.way = listener.root
-        listener.root.begin(exchange)
+        exchange.way = terms.root
+        terms.root.begin(exchange)
 
     def _begin_body(self, exchange: Exchange, length: int, rest: bytes) -> None:
-        limit = self._listener.limits.max_body_bytes
+        limit = self._terms.limits.max_body_bytes
         if limit and length > limit:
             raise TooLarge(f"the body is over {limit} bytes")
         self._body = body = Chunked(BadRequest) if length == CHUNKED else Length(length)
@@ -241,7 +244,7 @@ class ServerChannel:
             self._wait_for_body()
 
     def _check_body_size(self, exchange: Exchange) -> None:
-        limit = self._listener.limits.max_body_bytes
+        limit = self._terms.limits.max_body_bytes
         if limit and exchange.bytes_in > limit:
             raise TooLarge(f"the body is over {limit} bytes")
 
@@ -331,13 +334,13 @@ class ServerChannel:
     def _wait_for_body(self) -> None:
         now = self._context.wheel.now
         self._waiting_since = now
-        limit = self._listener.timeouts.read
+        limit = self._terms.timeouts.read
         if limit:
             self._arm(now + limit)
 
     def _check_rate(self, size: int) -> None:
         """Refuse a body that comes slower than min_body_rate while we wait for it."""
-        rate = self._listener.limits.min_body_rate
+        rate = self._terms.limits.min_body_rate
         if not rate:
             return
         self._waited += self._context.wheel.now - self._waiting_since
@@ -359,8 +362,8 @@ class ServerChannel:
             exchange = Exchange(head, self, self.origin, self._context.clock())
             exchange.client_ip = self.origin.peer
             self.exchange = exchange
-        exchange.way = self._listener.root
-        self._listener.root.refuse(exchange, error)
+        exchange.way = self._terms.root
+        self._terms.root.refuse(exchange, error)
 
     def refuse_head(self) -> None:
         """Too much memory is held by unfinished heads, and ours is the largest."""
@@ -385,7 +388,7 @@ class ServerChannel:
                 added += b"Transfer-Encoding: chunked\r\n"
             else:
                 self._closing = True
-        if (self._listener.draining and not self._buffer) or (ended and not exchange.received):
+        if (self._terms.draining and not self._buffer) or (ended and not exchange.received):
             self._closing = True
         if self._closing:
             added += b"Connection: close\r\n"
@@ -456,7 +459,7 @@ class ServerChannel:
     def _next(self) -> None:
         """Wait for the next request, or take the one that was pipelined."""
         self._awaits = _IDLE
-        limit = self._listener.timeouts.idle
+        limit = self._terms.timeouts.idle
         if limit:
             self._arm(self._context.wheel.now + limit)
         else:
@@ -599,7 +602,7 @@ class ServerChannel:
             self.touch()
 
     def _watch_progress(self) -> None:
-        limit = self._listener.timeouts.write
+        limit = self._terms.timeouts.write
         if limit:
             now = self._context.wheel.now
             self._stalled = now
@@ -634,7 +637,7 @@ class ServerChannel:
             self.transport.abortConnection()
 
     def _check_progress(self, now: float) -> None:
-        limit = self._listener.timeouts.write
+        limit = self._terms.timeouts.write
         if self.transport.moved != self._moved:
             self._moved = self.transport.moved
             self._stalled = now

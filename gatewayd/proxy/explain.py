@@ -81,7 +81,7 @@ def explain(
         "client_ip": exchange.client_ip,
     }
     passed: list[dict[str, str]] = []
-    for route, why in listener.root.table.explain(head, exchange.scheme):
+    for route, why in listener.terms.root.table.explain(head, exchange.scheme):
         if why:
             passed.append({"route": route.name, "because": why})
         else:
@@ -91,7 +91,7 @@ def explain(
     found["passed_over_in_all"] = len(passed)
     if "route" not in found:
         try:
-            listener.root.table.find(head, exchange.scheme)
+            listener.terms.root.table.find(head, exchange.scheme)
         except (NoRoute, NoMethod) as error:
             found["answer"] = _answer(error)
     return found
@@ -115,7 +115,9 @@ def _asked(
         *headers,
     ]
     block = "\r\n".join(lines).encode("utf-8")
-    head: RequestHead = read_request(block, listener.path_rules, listener.limits.max_headers)
+    head: RequestHead = read_request(
+        block, listener.terms.path_rules, listener.terms.limits.max_headers
+    )
     exchange = Exchange(head, None, origin, 0.0)
     introduce(exchange, listener.trusted, RequestIds(b"explain"))
     if listener.context.via.is_in(head.via):

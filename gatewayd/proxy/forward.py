@@ -38,6 +38,7 @@ from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Leaf
 from gatewayd.proxy.tunnel import Tunnel
+from gatewayd.upstreams.connection import UpstreamConnection
 from gatewayd.upstreams.split import Split
 from gatewayd.upstreams.upstream import Upstream
 
@@ -114,7 +115,9 @@ class ReverseProxyResource(Leaf):
         """Take an exchange on its way."""
         self._counters.in_flight += 1
         self._retries.budget.request(exchange.started)
-        exchange.upstream = upstream = self._upstream.choose()
+        upstream: Upstream = self._upstream.choose()
+        exchange.upstream = upstream
+        exchange.upstream_name = upstream.name
         head = exchange.head
         if exchange.received:
             exchange.deadline = exchange.received + self._request_timeout
@@ -195,26 +198,27 @@ class ReverseProxyResource(Leaf):
     def _connect(self, exchange: Exchange, endpoint: Endpoint, *, fresh: bool) -> None:
         exchange.tries += 1
         repeatable = exchange.head.method in IDEMPOTENT
-        connection = exchange.upstream.pool.acquire(endpoint, repeatable=repeatable, fresh=fresh)
-        if type(connection) is Deferred:  # isinstance is slow there: Deferred is an abstract class
-            self._wait(exchange, connection, self._dialled)
-        else:
+        upstream: Upstream = exchange.upstream
+        connection = upstream.pool.acquire(endpoint, repeatable=repeatable, fresh=fresh)
+        if isinstance(connection, UpstreamConnection):
             self._send(connection, exchange)
+        else:
+            self._wait(exchange, connection, self._dialled)
 
-    def _dialled(self, connection: Any, exchange: Exchange) -> None:
+    def _dialled(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         exchange.dialled = self.context.clock() - exchange.waited_since
         assert exchange.endpoint is not None
         exchange.endpoint.connect_failures = 0
         self._send(connection, exchange)
 
-    def _send(self, connection: Any, exchange: Exchange) -> None:
+    def _send(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         exchange.connection = connection
         exchange.advance(CONNECTED)
-        upstream = exchange.upstream
+        upstream: Upstream = exchange.upstream
         head = exchange.head
         ended = bool(exchange.received)
         body = exchange.held
-        lines, added = self._request_fields(exchange, connection.endpoint)
+        lines, added = self._request_fields(exchange, upstream, connection.endpoint)
         chunked = head.length == CHUNKED
         if chunked:
             added += b"Transfer-Encoding: chunked\r\n"
@@ -235,11 +239,13 @@ class ReverseProxyResource(Leaf):
             exchange.held = b""
             exchange.streamed = True
 
-    def _request_fields(self, exchange: Exchange, endpoint: Endpoint) -> tuple[list[bytes], bytes]:
+    def _request_fields(
+        self, exchange: Exchange, upstream: Upstream, endpoint: Endpoint
+    ) -> tuple[list[bytes], bytes]:
         head = exchange.head
         lines = head.lines
         added = exchange.added
-        if exchange.upstream.via_out:
+        if upstream.via_out:
             added += self.context.via.line
         if not self._preserve_host or not head.authority:  # HTTP/1.0 may come without
             lines = [line for line in lines if name_of(line) != b"host"]
@@ -332,7 +338,7 @@ class ReverseProxyResource(Leaf):
 
     def _count_head(self, exchange: Exchange, head: ResponseHead) -> None:
         exchange.status = status = head.status
-        upstream = exchange.upstream
+        upstream: Upstream = exchange.upstream
         counters = upstream.counters
         counters.codes[status] = counters.codes.get(status, 0) + 1
         counters.response_header.observe(exchange.headed - (exchange.received or exchange.started))
@@ -449,7 +455,8 @@ class ReverseProxyResource(Leaf):
         # Of this try alone: neither a wait for a slot, nor a try elsewhere, nor a slow upload is its doing.
         began = max(exchange.started, max(exchange.picked, exchange.received))
         seconds = max(0.0, (exchange.headed or self.context.clock()) - began)
-        exchange.upstream.released(endpoint, seconds, failed, told=told)
+        upstream: Upstream = exchange.upstream
+        upstream.released(endpoint, seconds, failed, told=told)
 
     def switched(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         """101: from here on bytes go both ways."""
@@ -468,11 +475,13 @@ class ReverseProxyResource(Leaf):
 
     def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
         """End the exchange here and at its upstream."""
-        if exchange.upstream is not None:  # else a filter refused it before it began
+        exchange.ended = now = self.context.clock()
+        upstream: Upstream | None = exchange.upstream
+        if upstream is not None:  # else a filter refused it before it began
             self._counters.in_flight -= 1
         if exchange.endpoint is not None:
-            if exchange.headed and exchange.way is self:
-                exchange.upstream.counters.window.add(self.context.clock() - exchange.started)
+            if exchange.headed and exchange.way is self and upstream is not None:
+                upstream.counters.window.add(now - exchange.started)
             failed = exchange.status in ANSWERS
             self._settle(exchange, failed=failed, told=bool(exchange.headed))
             if exchange.retried:

@@ -15,49 +15,13 @@ from twisted.internet.defer import Deferred
 from gatewayd.core.addresses import Address, Networks
 from gatewayd.core.counters import ListenerCounters
 from gatewayd.core.exchange import Origin
-from gatewayd.http1.requests import PathRules
 from gatewayd.net.ports import listen
 from gatewayd.proxy.channel import ServerChannel
 from gatewayd.proxy.context import Context
-from gatewayd.proxy.resource import Root
+from gatewayd.proxy.terms import Terms
 
 _TURN: Final = 0.001  # seconds that other workers get to take a client first
 _GRACE: Final = 0.25  # seconds; nginx closes at once, and a busy client sees a reset now and then
-
-
-class Limits:
-    """What a client may cost; 0 = any."""
-
-    def __init__(
-        self,
-        *,
-        max_connections: int = 10_000,
-        max_header_bytes: int = 1 << 20,
-        max_header_memory: int = 64 << 20,
-        max_headers: int = 256,
-        max_body_bytes: int = 0,
-        min_body_rate: float = 240.0,
-    ) -> None:
-        """Args: as in the configuration, in bytes and bytes a second."""
-        self.max_connections = max_connections
-        self.max_header_bytes = max_header_bytes
-        self.max_header_memory = max_header_memory
-        self.max_headers = max_headers
-        self.max_body_bytes = max_body_bytes
-        self.min_body_rate = min_body_rate
-
-
-class ClientTimeouts:
-    """How long a client may take, in seconds; 0 = for ever, but for `header`."""
-
-    def __init__(
-        self, *, header: float = 30.0, read: float = 30.0, write: float = 30.0, idle: float = 120.0
-    ) -> None:
-        """Args: as in the configuration."""
-        self.header = header
-        self.read = read
-        self.write = write
-        self.idle = idle
 
 
 class Listener(Service):
@@ -71,29 +35,25 @@ class Listener(Service):
         name: str,
         address: Address,
         *,
-        root: Root,
+        terms: Terms,
         context: Context,
         counters: ListenerCounters,
         reactor: Any,
         inherited: Mapping[str, int],
         accepts: int = 1024,
         board: Any = None,
-        limits: Limits,
-        timeouts: ClientTimeouts,
-        path_rules: PathRules,
         trusted: Networks,
         proxy_protocol: Networks | None = None,
         on_full: Callable[[str], None] | None = None,
     ) -> None:
         """Args:
         name, address: its label, and where it listens.
-        root: finds the leaf of each request.
+        terms: what clients may do, and who answers them.
         context, counters, reactor: shared things.
         inherited: sockets that listen already, by listener or address (net.ports.inherited_sockets).
         accepts: clients at a time; 1 where others accept there as well, so that each gets its part;
             0 = it only holds the socket, for others.
         board: shows whether another process has fewer clients (workers.board); None = there is none.
-        limits, timeouts, path_rules: what clients may do.
         trusted: peers whose X-Forwarded-* are believed.
         proxy_protocol: peers that begin with a PROXY header; None = nobody.
         on_full: told, with a message, when accepting pauses.
@@ -101,15 +61,11 @@ class Listener(Service):
         self.setName(name)
         self.label = name
         self.address = address
-        self.root = root
+        self.terms = terms
         self.context = context
         self.counters = counters
-        self.limits = limits
-        self.timeouts = timeouts
-        self.path_rules = path_rules
         self.trusted = trusted
-        self.heads = HeadMemory(limits.max_header_memory)
-        self.draining = False
+        self.heads = HeadMemory(terms.limits.max_header_memory)
         self.port: Any = None
         self._reactor = reactor
         self._inherited = inherited
@@ -183,10 +139,7 @@ class Listener(Service):
 
     def become(self, planned: Listener) -> None:
         """Serve from now on as a listener that was made of a new configuration; clients stay."""
-        self.root = planned.root
-        self.limits = planned.limits
-        self.timeouts = planned.timeouts
-        self.path_rules = planned.path_rules
+        self.terms.become(planned.terms)
         self.trusted = planned.trusted
         self.heads.limit = planned.heads.limit
         self._proxied = planned._proxied
@@ -221,7 +174,7 @@ class Listener(Service):
 
     def room(self) -> int:
         """How many clients may be accepted now; room is made by closing those idle for longest."""
-        limit = self.limits.max_connections
+        limit = self.terms.limits.max_connections
         if self._board is not None and not self._patient and self._board.is_ahead():
             self._patient = True  # once: then whoever waits is taken
             self.hold()
@@ -260,7 +213,7 @@ class Listener(Service):
             self.port.pauseProducing()
             if self._on_full is not None:
                 self._on_full(
-                    f"listener {self.name} has {self.limits.max_connections} connections and "
+                    f"listener {self.name} has {self.terms.limits.max_connections} connections and "
                     "accepts no more until one closes (limits.max_connections)"
                 )
 
@@ -293,12 +246,12 @@ class Listener(Service):
 
     def rest(self, draining: bool) -> None:
         """Let keep-alive end by `Connection: close`, or go on as before."""
-        self.draining = draining
+        self.terms.draining = draining
 
     def admit(self, most: int) -> None:
         """Take so many clients from now on, 0 = any number."""
-        if most != self.limits.max_connections:
-            self.limits.max_connections = most
+        if most != self.terms.limits.max_connections:
+            self.terms.limits.max_connections = most
             self._resume()
 
     def _resume(self) -> None:
@@ -313,7 +266,7 @@ class Listener(Service):
         Returns:
             A Deferred that fires when the last client has left.
         """
-        self.draining = True
+        self.terms.draining = True
         port, self.port = self.port, None
         if port is not None:
             port.stopListening()

@@ -63,7 +63,9 @@ class Way:
             tell: whether its client's side goes on.
         """
         context = self.context
-        exchange.ended = ended = context.clock()
+        if not exchange.ended:
+            exchange.ended = context.clock()
+        ended = exchange.ended
         tunnelled = exchange.state == TUNNEL
         exchange.state = DONE
         exchange.deadline = INFINITY

@@ -28,7 +28,7 @@ from gatewayd.core.errors import (
 )
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, ResponseHead
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, head_end
+from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
 from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk, last_chunk
 from gatewayd.net import splice
@@ -198,12 +198,12 @@ class UpstreamConnection:
             self._buffer = b""
         try:
             while True:
-                end = head_end(held, seen, _BARE_LF)
-                if end < 0 or end > self._max_header_bytes > 0:
+                found = split_head(held, seen, _BARE_LF)
+                if found is None or len(found[0]) > self._max_header_bytes > 0:
                     self._incomplete(held)
                     return
-                head = read_response(bytes(held[:end]), exchange.head.method)
-                held = bytes(held[end + 4 :])
+                head = read_response(found[0], exchange.head.method)
+                rest = found[1]
                 if head.status >= 200 or head.status == 101:
                     break
                 self._interim += 1
@@ -213,14 +213,15 @@ class UpstreamConnection:
                 if self.exchange is not exchange:
                     return
                 seen = 0
+                held = rest
             if head.status == 101:
-                self._switch(exchange, head, held)
+                self._switch(exchange, head, rest)
                 return
         except BadResponse as error:
             self._fail(error)
             return
         self._interim = 0
-        self._begin_body(exchange, head, held)
+        self._begin_body(exchange, head, rest)
 
     def _incomplete(self, held: bytes | bytearray) -> None:
         """Wait for the rest of a head, if it can become one."""

@@ -23,49 +23,35 @@ _TICK: Final = 0.1
 _log: Final = Logger(namespace="gatewayd")
 
 
-class StandaloneUpstream(Upstream):
-    """An upstream with a clock of its own; made by `make_upstream`, ended by `close`."""
+class _Keeper:
+    """Keeps an upstream going: its members looked up, its deadlines swept until the last connection ends."""
 
-    def __init__(self, name: str, reactor: Any, *, pool_options: dict[str, Any], **options: Any):
-        """Args: options, pool_options: of Upstream and of HTTPConnectionPool."""
-        wheel = Wheel(reactor.seconds(), tick=_TICK)
-        super().__init__(
-            name,
-            pool=HTTPConnectionPool(reactor, wheel=wheel, **pool_options),
-            counters=UpstreamCounters(),
-            clock=reactor.seconds,
-            wheel=wheel,
-            later=lambda call: reactor.callLater(0, call),
-            **options,
-        )
-        self.members: Members | None = None
+    def __init__(self, upstream: Upstream, members: Members, reactor: Any) -> None:
+        self._upstream = upstream
+        self._members = members
         self._closing = False
         self._loop = LoopingCall(self._sweep)
         self._loop.clock = reactor
         self._ended = self._loop.start(_TICK, now=False)
+        members.startService()
+        upstream.on_close(self._close)
 
     def _sweep(self) -> None:
         try:
-            self.wheel.sweep(self.clock())
+            self._upstream.wheel.sweep(self._upstream.clock())
         except Exception:
-            _log.failure("a deadline of upstream {name} failed", name=self.name)
+            _log.failure("a deadline of upstream {name} failed", name=self._upstream.name)
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._closing and not self.pool.ledger.open and self._loop.running:
+        if self._closing and not self._upstream.pool.ledger.open and self._loop.running:
             self._loop.stop()
 
-    def close(self) -> Deferred[None]:
-        """The end: nobody waits on, idle connections close, and those in use when they are done.
-
-        Returns:
-            A Deferred that fires when the last connection is closed and no deadline is swept any more.
-        """
+    def _close(self, closed: Deferred[None]) -> Deferred[None]:
         if not self._closing:
             self._closing = True
-            if self.members is not None:
-                self.members.stopService()
-            super().close().addCallback(lambda _: self._end_if_done())
+            self._members.stopService()
+        closed.addCallback(lambda _: self._end_if_done())
         ended: Deferred[None] = Deferred()
         self._ended.addCallback(lambda loop: ended.callback(None))
         return ended
@@ -109,10 +95,14 @@ def make_upstream(
     """
     weights = endpoints if isinstance(endpoints, Mapping) else dict.fromkeys(endpoints, 1)
     members = [StaticMember(parse_host_port(text), weight) for text, weight in weights.items()]
-    upstream = StandaloneUpstream(
+    wheel = Wheel(reactor.seconds(), tick=_TICK)
+    upstream = Upstream(
         name,
-        reactor,
-        pool_options=pool_options,
+        pool=HTTPConnectionPool(reactor, wheel=wheel, **pool_options),
+        counters=UpstreamCounters(),
+        clock=reactor.seconds,
+        wheel=wheel,
+        later=lambda call: reactor.callLater(0, call),
         balancer=balancer_named(balancer),
         random=random if random is not None else Random(),
         max_pending=max_pending,
@@ -121,7 +111,7 @@ def make_upstream(
         base_path=base_path,
         via=via,
     )
-    upstream.members = Members(
+    looked_up = Members(
         upstream,
         members,
         Resolver(lambda *call: reactor.callFromThread(*call)),
@@ -130,5 +120,5 @@ def make_upstream(
         timeout=2.0,
         warn=lambda message: _log.warn("{message}", message=message),
     )
-    upstream.members.startService()
+    _Keeper(upstream, looked_up, reactor)
     return upstream

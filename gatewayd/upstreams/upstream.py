@@ -147,6 +147,7 @@ class Upstream:
         self.adaptive = adaptive
         self.in_flight = 0
         self.balancer: Balancer = balancer((), random=random)
+        self._next = self.balancer.next
         self._kind = balancer
         self._random = random
         self._trace = trace
@@ -161,6 +162,7 @@ class Upstream:
         self._on_trouble: Callable[[Endpoint], None] | None = None
         self._on_verdict: Callable[[str, float], None] | None = None
         self._on_change: Callable[[], None] | None = None
+        self._on_close: Callable[[Deferred[None]], Deferred[None]] | None = None
         self._guarded = False  # picks have to look twice: core.health
         self._alarm = _Alarm(self)
         self._watchers: list[Callable[[], None]] = []
@@ -252,7 +254,7 @@ class Upstream:
             if endpoint is None and balancer.endpoints:
                 return self._wait(key)
         else:
-            endpoint = balancer.next() if balancer.next is not None else balancer.pick(key)
+            endpoint = self._next() if self._next is not None else balancer.pick(key)
         if isinstance(endpoint, Endpoint):
             if self._guarded:
                 endpoint = self._look_twice(endpoint, key)
@@ -642,6 +644,7 @@ class Upstream:
             if not isinstance(error, StopIteration):
                 raise
             self.balancer = error.value
+            self._next = self.balancer.next
             if self._trace.on:
                 self._trace.write(f"{self!r} picks among {len(self.balancer.endpoints)}")
             if self.balancer.endpoints:
@@ -657,7 +660,13 @@ class Upstream:
         """The end: nobody waits on.
 
         Returns:
-            A Deferred that fires when the idle connections are closed.
+            A Deferred that fires when the idle connections are closed, and what `on_close` asks for is
+            done.
         """
         self._refuse_waiters()
-        return self.pool.close()
+        closed = self.pool.close()
+        return closed if self._on_close is None else self._on_close(closed)
+
+    def on_close(self, asked: Callable[[Deferred[None]], Deferred[None]]) -> None:
+        """Have somebody else end with it, who is given when the idle connections are closed."""
+        self._on_close = asked

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.http1 import bodies, requests, responses
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, head_end
+from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
 from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes, response_bytes
@@ -25,18 +25,19 @@ def forget() -> None:
     for memo in (requests._memo, responses._memo, bodies._trailers):
         memo._forget_all()
     requests._hosts.clear()
+    requests._lengths.clear()
     responses._statuses.clear()
 
 
 def memo_sizes() -> dict[str, int]:
     """How much is remembered: entries, and bytes of the longest."""
     lines = [*requests._known, *responses._known, *bodies._trailers.known]
-    hosts = [*requests._hosts, *responses._statuses]
+    others = [*requests._hosts, *requests._lengths, *responses._statuses]
     return {
         "lines": len(lines),
         "longest line": max(map(len, lines), default=0),
-        "hosts and statuses": len(hosts),
-        "longest of them": max(map(len, hosts), default=0),
+        "hosts, lengths and statuses": len(others),
+        "longest of them": max(map(len, others), default=0),
     }
 
 
@@ -145,16 +146,17 @@ class RequestRelay(Relay):
         self.heads: list[RequestHead] = []
 
     def _feed_head(self, data: bytes, seen: int) -> tuple[bytes, bool]:
-        end = head_end(data, seen, BadRequest("a bare LF as line end"))
-        if end < 0:
+        found = split_head(data, seen, BadRequest("a bare LF as line end"))
+        if found is None:
             return data, True
         if data[:2] == b"\r\n":
             return data[2:], False
-        head = read_request(data[:end], RULES, MAX_HEADERS)
+        block, rest = found
+        head = read_request(block, RULES, MAX_HEADERS)
         self.heads.append(head)
-        self.blocks.append(data[:end])
+        self.blocks.append(block)
         self._begin(Chunked(BadRequest) if head.length == CHUNKED else Length(head.length))
-        return data[end + 4 :], False
+        return rest, False
 
     def _whole(self, body: bytes, trailers: list[bytes]) -> bytes:
         return request_out(self.heads[-1], body, trailers)
@@ -173,12 +175,13 @@ class ResponseRelay(Relay):
     def _feed_head(self, data: bytes, seen: int) -> tuple[bytes, bool]:
         if not self._methods or self._closed:
             raise BadResponse("stray bytes")
-        end = head_end(data, seen, BadResponse("a bare LF as line end"))
-        if end < 0:
+        found = split_head(data, seen, BadResponse("a bare LF as line end"))
+        if found is None:
             return data, True
-        head = read_response(data[:end], self._methods[0])
+        block, rest = found
+        head = read_response(block, self._methods[0])
         self.heads.append(head)
-        self.blocks.append(data[:end])
+        self.blocks.append(block)
         if head.status >= 200:
             self._methods.pop(0)
             self._closed = head.close
@@ -190,7 +193,7 @@ class ResponseRelay(Relay):
         elif head.length == UNTIL_CLOSE:
             body = UntilClose()
         self._begin(body)
-        return data[end + 4 :], False
+        return rest, False
 
     def close(self) -> None:
         """The endpoint closed."""

@@ -68,10 +68,7 @@ class KnownTests(SynchronousTestCase):
         asked = exchange()
         names = [asked.upstream_name, repr(asked)]
 
-        class Upstream:
-            name = "users"
-
-        asked.upstream = Upstream()
+        asked.upstream_name = "users"
         asked.endpoint = Endpoint(Member(Address("tcp", "10.0.0.1", 80)))
         names += [asked.upstream_name, repr(asked)]
         self.assertEqual(

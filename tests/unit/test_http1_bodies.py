@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, head_end
+from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
 from gatewayd.http1.serialising import chunk, last_chunk
 
 quick = settings(deadline=None, database=None, max_examples=200)
@@ -273,22 +273,26 @@ class OtherBodiesTests(SynchronousTestCase):
         )
 
 
-class HeadEndTests(SynchronousTestCase):
+class SplitHeadTests(SynchronousTestCase):
     """Where a head ends."""
 
     def found(self, pieces: list[bytes]) -> int | str:
         """What comes of a head that arrives in pieces: its end, -1, or the complaint."""
-        held = b""
-        end = -1
-        for piece in pieces:
-            seen = len(held)
-            held += piece
-            try:
-                end = head_end(held, seen, BadRequest("bare LF"))
-            except BadRequest as error:
-                return error.detail
-            if end >= 0:
-                break
+        for kind in (bytes, bytearray):
+            held = kind()
+            end = -1
+            for piece in pieces:
+                seen = len(held)
+                held += piece
+                try:
+                    parted = split_head(held, seen, BadRequest("bare LF"))
+                except BadRequest as error:
+                    return error.detail
+                if parted is not None:
+                    head, rest = parted
+                    self.assertEqual(head + b"\r\n\r\n" + rest, held)
+                    end = len(head)
+                    break
         return end
 
     def test_found(self) -> None:
@@ -313,7 +317,7 @@ class HeadEndTests(SynchronousTestCase):
     def test_each_complaint_is_a_new_one(self) -> None:
         """The complaint given is not raised itself: it would keep the tracebacks of all its raisers."""
         complaint = BadRequest("bare LF")
-        error = self.assertRaises(BadRequest, head_end, bytearray(b"A\n"), 0, complaint)
+        error = self.assertRaises(BadRequest, split_head, bytearray(b"A\n"), 0, complaint)
         self.assertIsNot(error, complaint)
         self.assertEqual((error.detail, complaint.__traceback__), ("bare LF", None))
 

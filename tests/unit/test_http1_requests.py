@@ -814,16 +814,32 @@ class ReadRequestTests(SynchronousTestCase):
     def test_length(self) -> None:
         """Digits alone, at most 2^63 - 1 (RFC 9110 §8.6)."""
         cases = [(b"0", 0), (b"007", 7), (b"9" * 18, 10**18 - 1), (b"9" * 19, -1), (b"", -1)]
-        self.assertEqual([(value, read_length(value)) for value, _ in cases], cases)
+        lines = [b"content-length:" + value for value, _ in cases]
+        lengths = [length for _, length in cases]
+        for _ in range(2):  # read, and remembered
+            self.assertEqual([read_length(line)[0] for line in lines], lengths)
+        self.assertEqual(read_length(b"content-LENGTH:010 ")[1], b"Content-Length: 10")
+
+    def test_lengths_are_bounded(self) -> None:
+        """At 4,096 lines those remembered are forgotten, and none is long."""
+        requests._lengths.clear()
+        for number in range(4097):
+            read_length(b"Content-Length: %d" % number)
+        read_length(b"Content-Length:" + b" " * 50 + b"7")
+        self.assertEqual(
+            requests._lengths, {b"Content-Length: 4096": (4096, b"Content-Length: 4096")}
+        )
 
     def test_hosts_are_bounded(self) -> None:
         """At 16,384 names those remembered are forgotten; a name can be no longer than 255 bytes."""
+        requests._hosts.clear()
         for number in range(16_385):
-            self.assertEqual(host_name(b"h%d" % number), f"h{number}")
-        self.assertEqual(requests._hosts, {b"h16384": "h16384"})
-        self.assertEqual(host_name(b"h16384"), "h16384")
+            outcome(b"GET / HTTP/1.1\r\nHost: h%d" % number)
+        self.assertEqual(requests._hosts, {b"Host: h16384": (b"h16384", "h16384")})
         long = b"a" * 255
         self.assertEqual(host_name(long), long.decode())
+        outcome(b"GET / HTTP/1.1\r\nHost:" + b" " * 99 + long)
+        self.assertEqual(len(requests._hosts), 1)
 
 
 FRAGMENTS = sorted(

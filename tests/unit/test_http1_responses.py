@@ -200,7 +200,7 @@ READ: list[tuple[bytes, bytes, dict[str, object]]] = [
     (b"GET", ok(status=b"HTTP/1.0 200 OK"), {**UNTIL_CLOSE, "version": 10}),
     # Framing (RFC 9112 §6.3)
     (b"GET", ok(CL + b"5"), {"length": 5, "lines": [b"Content-Length: 5"]}),
-    (b"GET", ok(b"content-length:\t5 "), {"length": 5, "lines": [b"content-length:\t5 "]}),
+    (b"GET", ok(b"content-length:\t5 "), {"length": 5, "lines": [b"Content-Length: 5"]}),
     (b"GET", ok(b"content-length: 010"), {"length": 10, "lines": [b"Content-Length: 10"]}),
     (b"GET", ok(CL + b"0"), {"lines": [b"Content-Length: 0"]}),
     (b"GET", ok(CL + b"00"), {"lines": [b"Content-Length: 0"]}),

@@ -79,12 +79,6 @@ class Lines:
         return b"".join(lines for lines, _ in self.batches).decode()
 
 
-class Named:
-    """An upstream, as far as a log knows one."""
-
-    name = "users"
-
-
 def served(**changes: Any) -> Exchange:
     """A finished exchange that an upstream has answered."""
     head = RequestHead([b"Host: api.example", b"traceparent: 00-0af7-b7ad-01"])
@@ -99,7 +93,7 @@ def served(**changes: Any) -> Exchange:
     exchange.client_ip = "192.0.2.1"
     exchange.request_id = b"ab12cd34-1"
     exchange.route = "api"
-    exchange.upstream = Named()
+    exchange.upstream_name = "users"
     exchange.endpoint = Endpoint(Member(parse_host_port("127.0.0.1:2003")))
     exchange.status = 200
     exchange.bytes_in = 11
@@ -284,13 +278,13 @@ class Access(SynchronousTestCase):
     def test_agents_are_remembered(self) -> None:
         """A bounded number of short ones; the line is the same."""
         log = self.make("combined")
-        agents = [b"User-Agent: %d" % (number % 3_000) for number in range(6_000)]
+        agents = [b"User-Agent: %d" % (number % 5_000) for number in range(10_000)]
         agents += [b"User-Agent: " + b"x" * 600] * 2
         log([served(user_agent=agent) for agent in agents])
         found = [line.split('" "')[1].split('"')[0] for line in self.lines.text.splitlines()]
         self.assertEqual([agent[12:].decode() for agent in agents], found)
-        self.assertLessEqual(len(log._agents), 1024)
-        self.assertLess(max(map(len, log._agents)), 512)
+        self.assertLessEqual(len(log._said), 4096)
+        self.assertLess(max(map(len, log._said)), 512)
 
 
 class WriterTestCase(SynchronousTestCase):

@@ -137,14 +137,14 @@ class Listeners(ServingTestCase):
         """Of a listener that stays, from the next request on; new routes are its as well."""
         serving = self.serve()
         web = serving.listeners["web"]
-        root = web.root
+        root = web.terms.root
         self.reload(
             serving,
             FILE.replace("127.0.0.1:2000}", "127.0.0.1:2000, limits: {max_connections: 7}}"),
         )
         self.assertIs(web, serving.listeners["web"])
-        self.assertEqual(7, web.limits.max_connections)
-        self.assertIsNot(root, web.root)
+        self.assertEqual(7, web.terms.limits.max_connections)
+        self.assertIsNot(root, web.terms.root)
         self.assertEqual(2, len(self.ports))
 
     def test_added_and_removed(self) -> None:
@@ -162,7 +162,7 @@ class Listeners(ServingTestCase):
         self.assertEqual([2000, 2002], self.listening())
         self.assertEqual(["web", "more"], list(serving.listeners))
         self.assertNotIn(old, list(serving))
-        self.assertTrue(old.draining)
+        self.assertTrue(old.terms.draining)
         done = serving.drain()
         self.assertNoResult(done)
         old.lost(client)
@@ -182,7 +182,7 @@ class Listeners(ServingTestCase):
         serving = self.serve()
         serving.rest(True)
         self.reload(serving, FILE.replace("internal:", "private:"))
-        self.assertEqual([True, True], [each.draining for each in serving.listeners.values()])
+        self.assertEqual([True, True], [each.terms.draining for each in serving.listeners.values()])
 
 
 class Plans(ServingTestCase):
@@ -328,7 +328,7 @@ class Shares(ServingTestCase):
         """Limits of connections, to endpoints, of requests."""
         (rest,) = [each.leaf.filters for each in serving.routes if each.name == "rest"]
         return [
-            serving.listeners["web"].limits.max_connections,
+            serving.listeners["web"].terms.limits.max_connections,
             serving.upstreams["users"].pool.ledger.max_open,
             serving.upstreams["canary"].pool.ledger.max_open,
             rest.max_concurrent,
