@@ -162,9 +162,6 @@ class Change(NamedTuple):
     left: tuple[Endpoint, ...]
     altered: bool  # somebody joined, left, or changed weight
 
-    def __bool__(self) -> bool:
-        return self.altered
-
 
 def reconcile(
     current: Iterable[Endpoint], wanted: Iterable[Member], former: Iterable[Endpoint] = ()

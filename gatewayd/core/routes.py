@@ -152,7 +152,7 @@ class Route:
 
 def _pieces(path: bytes, most: int = -1) -> list[bytes]:
     """A path's segments, and its parameters with their `;`; beyond `most` they need not be parted."""
-    if b";" not in path:
+    if not path.partition(b";")[1]:
         return path.split(b"/", most)[1:]
     return [piece[1] if piece[2] is None else piece[2] for piece in _PIECES(path)]
 

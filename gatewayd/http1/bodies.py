@@ -46,6 +46,8 @@ _trailers: Final = LineMemo(_trailer_kind)
 
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
+Piece = bytes | memoryview
+
 
 class Length:
     """A body of so many bytes."""
@@ -101,6 +103,7 @@ class Chunked:
         self._left = 0  # of the current chunk
         self._line = b""  # an unfinished line
         self._extensions = 0
+        self._relays = False  # the chunk that goes out is the one that comes in
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes from the socket.
@@ -132,6 +135,66 @@ class Chunked:
                     break
                 self._line_read(state, line)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), b""
+
+    def relay(self, data: bytes) -> tuple[list[Piece], int, bytes]:
+        """Take bytes from the socket, and frame them for the other side in the chunks that they came in.
+
+        Plain chunks, which most are, go on as they came, without a copy; of others the size line is
+        written anew. The last chunk is kept back for whoever knows what trailers may follow.
+
+        Returns:
+            (pieces, size, rest): what to send on; how many bytes of the body are in it; rest as `feed`.
+
+        Raises:
+            BadRequest, BadResponse: as `feed`.
+        """
+        pieces: list[Piece] = []
+        at = 0
+        if not self._relays:
+            if self._state == _DATA_END:  # of a chunk that went out with an end of its own
+                line, at = self._take_line(data, at)
+                if line is None:
+                    return pieces, 0, b""
+                self._state = _SIZE_LINE
+            elif self._state == _DATA:
+                pieces.append(b"%x\r\n" % self._left)
+            self._relays = True
+        began = at  # of what goes on as it came
+        whole = 0
+        size = len(data)
+        while at < size and self._state < _TRAILERS:
+            state = self._state
+            if state == _DATA:
+                taken = min(self._left, size - at)
+                at += taken
+                whole += taken
+                self._left -= taken
+                if self._left == 0:
+                    self._state = _DATA_END
+                continue
+            before = at
+            held = len(self._line)
+            line, at = self._take_line(data, at)
+            if state == _DATA_END:
+                if line is not None:
+                    self._state = _SIZE_LINE
+                continue
+            if line is not None:
+                self._line_read(state, line)
+                plain = b"%x" % self._left
+                if self._state == _DATA and not held and line.lower() == plain:
+                    continue
+                _pass_on(pieces, data, began, before)
+                if self._state == _DATA:
+                    pieces.append(plain + b"\r\n")
+            else:
+                _pass_on(pieces, data, began, before)
+            began = at
+        if self._state < _TRAILERS:
+            _pass_on(pieces, data, began, at)
+            return pieces, whole, b""
+        _, rest = self.feed(data[at:])
+        return pieces, whole, rest
 
     def _take_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         end = data.find(b"\n", at)
@@ -179,6 +242,13 @@ class Chunked:
                 raise self._fault("too many trailer fields")
         else:
             self._state = _DONE
+
+
+def _pass_on(pieces: list[Piece], data: bytes, began: int, ended: int) -> None:
+    """Add a part of data, uncopied."""
+    if ended > began:
+        whole = ended - began == len(data)
+        pieces.append(data if whole else memoryview(data)[began:ended])
 
 
 Body = Length | UntilClose | Chunked

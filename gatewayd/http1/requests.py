@@ -213,8 +213,8 @@ def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
             path
             and path[0] == _SLASH
             and not path.translate(None, _PLAIN_PATH)
-            and b"/." not in path
-            and b"//" not in path
+            and not path.partition(b"/.")[1]  # `in` asks first whether its left side is a number
+            and not path.partition(b"//")[1]
             and not query.translate(None, _PLAIN_QUERY)
         ):
             head.method = method

@@ -45,6 +45,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
+def chunk_pieces(data: bytes) -> list[bytes]:
+    """One chunk in pieces, so that a long one need not be copied."""
+    return [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
+
+
 def last_chunk(trailers: Sequence[bytes]) -> bytes:
     """The end of a chunked body."""
     return b"0\r\n%b\r\n\r\n" % b"\r\n".join(trailers) if trailers else LAST_CHUNK

@@ -12,6 +12,7 @@ come from the reactor and never from within a write (docs/performance.md has the
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ class Eager:
     streamingProducer: Any
     dataBuffer: bytes
     offset: int
-    _tempDataBuffer: list[bytes]
+    _tempDataBuffer: list[Any]
     _tempDataLen: int
     _writeDisconnected: Any
     bufferSize: int
@@ -57,33 +58,34 @@ class Eager:
         self._held = (
             False  # what is in _tempDataBuffer waits for the turn's end, not for the kernel
         )
-        self._turn: list[Eager] | None = getattr(self.reactor, "turn", None)
+        turn: list[Eager] | None = getattr(self.reactor, "turn", None)
+        self._turn = (
+            turn if turn is not None else deque(maxlen=0)
+        )  # no turns: each write is flushed
+        self._most_held = _HELD if turn is not None else 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send when the turn ends; buffer what the kernel does not take then."""
-        if self._held:
-            self._tempDataBuffer.append(data)
-            self._tempDataLen += len(data)
-            if self._tempDataLen > _HELD:
-                self.flush()
-        elif self._tempDataLen or self.dataBuffer or not self.connected or self._writeDisconnected:
-            super().write(data)  # type: ignore[misc]
-        else:
-            self._tempDataBuffer.append(data)
-            self._tempDataLen = len(data)
-            self._hold()
+        if not self._held:
+            if (
+                self._tempDataLen
+                or self.dataBuffer
+                or not self.connected
+                or self._writeDisconnected
+            ):
+                super().write(bytes(data))  # type: ignore[misc]
+                return
+            self._held = True
+            self._turn.append(self)
+        self._tempDataBuffer.append(data)
+        self._tempDataLen += len(data)
+        if self._tempDataLen > self._most_held:
+            self.flush()
 
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+    def writeSequence(self, iovec: Iterable[bytes | memoryview]) -> None:
         """Twisted: the same with several pieces, which need not be joined."""
         for piece in iovec:
             self.write(piece)
-
-    def _hold(self) -> None:
-        self._held = True
-        if self._turn is None or self._tempDataLen > _HELD:
-            self.flush()
-        else:
-            self._turn.append(self)
 
     def flush(self) -> None:
         """Send what waits for the turn's end; nothing if none does."""

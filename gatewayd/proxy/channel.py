@@ -23,9 +23,9 @@ from gatewayd.core.errors import BadRequest, GatewayError, SlowRequest, TooLarge
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.core.proxy_protocol import read_proxy_header
-from gatewayd.http1.bodies import Body, Chunked, Length, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, Piece, split_head
 from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
-from gatewayd.http1.serialising import chunk, last_chunk, response_bytes
+from gatewayd.http1.serialising import chunk, chunk_pieces, last_chunk, response_bytes
 from gatewayd.net import splice
 from gatewayd.net.flow import Flow
 
@@ -252,9 +252,22 @@ class ServerChannel:
         exchange = self.exchange
         body = self._body
         assert exchange is not None and body is not None
+        connection = exchange.connection
+        piece = b""
+        pieces: list[Piece] = []
+        relays = (
+            exchange.streamed
+            and isinstance(body, Chunked)
+            and connection is not None
+            and connection.takes_chunks
+        )
         try:
-            piece, rest = body.feed(data)
-            exchange.bytes_in += len(piece)
+            if relays and isinstance(body, Chunked):
+                pieces, size, rest = body.relay(data)
+            else:
+                piece, rest = body.feed(data)
+                size = len(piece)
+            exchange.bytes_in += size
             self._check_body_size(exchange)
             self._check_rate(len(data))
         except GatewayError as error:
@@ -264,7 +277,10 @@ class ServerChannel:
             self._body_ended(exchange, body, rest)
         elif not self._paused:
             self._wait_for_body()
-        exchange.way.request_body(exchange, piece, body.ended, body.trailers)
+        if relays:
+            exchange.way.request_chunks(exchange, pieces, body.ended, body.trailers)
+        else:
+            exchange.way.request_body(exchange, piece, body.ended, body.trailers)
         if exchange.streamed and isinstance(body, Length) and body.left >= splice.WORTHWHILE:
             self._try_splice(exchange, body)
 
@@ -408,7 +424,19 @@ class ServerChannel:
 
     def respond_body(self, data: bytes) -> None:
         """Send a piece of the response's body."""
-        self.transport.write(chunk(data) if self._chunking else data)
+        if self._chunking:
+            self.transport.writeSequence(chunk_pieces(data))
+        else:
+            self.transport.write(data)
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether the response goes out in chunks, so that those that come in can go on."""
+        return self._chunking
+
+    def respond_chunks(self, pieces: list[Piece]) -> None:
+        """Send a part of the response's body that is in chunks already."""
+        self.transport.writeSequence(pieces)
 
     def respond_end(self, trailers: list[bytes]) -> None:
         """End the response's body."""

@@ -34,6 +34,7 @@ from gatewayd.core.forwarded import request_key
 from gatewayd.core.messages import CHUNKED, Edits, ResponseHead, name_of
 from gatewayd.core.retries import ANSWERS, CONNECT_FAILURE, RESET, TIMEOUT, RetryPolicy
 from gatewayd.core.rewrites import Rewrite
+from gatewayd.http1.bodies import Piece
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
 from gatewayd.proxy.resource import Leaf
@@ -283,6 +284,17 @@ class ReverseProxyResource(Leaf):
         if ended:
             connection.unwatch()
 
+    def request_chunks(
+        self, exchange: Exchange, pieces: list[Piece], ended: bool, trailers: list[bytes]
+    ) -> None:
+        """A part of a body that is no longer held, in chunks already."""
+        if ended:
+            exchange.deadline = exchange.received + self._request_timeout
+        connection = exchange.connection
+        connection.send_chunks(pieces, ended, trailers)
+        if ended:
+            connection.unwatch()
+
     def request_failed(self, exchange: Exchange, error: GatewayError) -> None:
         """The request's body is broken, too large or too slow: the upstream sees an abort."""
         self._let_go(exchange)
@@ -355,6 +367,11 @@ class ReverseProxyResource(Leaf):
         """A piece of the response's body."""
         exchange.bytes_out += len(piece)
         exchange.client.respond_body(piece)
+
+    def response_chunks(self, exchange: Exchange, pieces: list[Piece], size: int) -> None:
+        """A part of the response's body in chunks already, with so many bytes of the body in it."""
+        exchange.bytes_out += size
+        exchange.client.respond_chunks(pieces)
 
     def response_ended(self, exchange: Exchange, trailers: list[bytes]) -> None:
         """The response is whole."""

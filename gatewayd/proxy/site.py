@@ -76,6 +76,8 @@ class SiteClient:
         if not ended:
             request.registerProducer(Flow(exchange.connection, self), True)
 
+    takes_chunks = False  # Site frames the body itself
+
     def respond_body(self, data: bytes) -> None:
         """Send a piece of the response's body."""
         if not self._gone:

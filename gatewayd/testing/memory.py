@@ -6,7 +6,7 @@ may be on the way; what is written beyond it is unsent, and a producer is told t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
@@ -64,6 +64,10 @@ class MemoryTransport:
         if flows and self.unsent() > self._pause_at:
             self._producer_paused = True
             self.producer.pauseProducing()
+
+    def writeSequence(self, iovec: Iterable[bytes | memoryview]) -> None:
+        """Send bytes in pieces."""
+        self.write(b"".join(iovec))
 
     def unsent(self) -> int:
         """Bytes beyond the window."""

@@ -10,6 +10,7 @@ Whose fault it was is decided here and nowhere else: what a socket did becomes a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.error import ConnectionDone
@@ -28,9 +29,9 @@ from gatewayd.core.errors import (
 )
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, ResponseHead
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, Piece, UntilClose, split_head
 from gatewayd.http1.responses import read_response
-from gatewayd.http1.serialising import chunk, last_chunk
+from gatewayd.http1.serialising import chunk_pieces, last_chunk
 from gatewayd.net import splice
 from gatewayd.net.flow import Flow
 
@@ -110,6 +111,11 @@ class UpstreamConnection:
         return "upstream"
 
     @property
+    def takes_chunks(self) -> bool:
+        """Whether the request's body goes out in chunks, so that those that come in can go on."""
+        return self._chunked and self._awaits != _LOST
+
+    @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
         return self._awaits == _IDLE
@@ -151,12 +157,21 @@ class UpstreamConnection:
         """Send a piece of the request's body."""
         if self._awaits == _LOST:
             return
-        out = chunk(data) if self._chunked else data
-        if ended and self._chunked:
-            out += last_chunk(trailers)
-        if out:
-            self.transport.write(out)
+        if self._chunked:
+            self.send_chunks(chunk_pieces(data), ended, trailers)
+            return
+        if data:
+            self.transport.write(data)
         if ended:
+            self.request_ended()
+
+    def send_chunks(self, pieces: Sequence[Piece], ended: bool, trailers: list[bytes]) -> None:
+        """Send a part of the request's body that is in chunks already."""
+        if self._awaits == _LOST:
+            return
+        self.transport.writeSequence(pieces)
+        if ended:
+            self.transport.write(last_chunk(trailers))
             self.request_ended()
 
     def send_raw(self, data: bytes) -> None:
@@ -274,14 +289,21 @@ class UpstreamConnection:
         exchange = self.exchange
         body = self._body
         assert exchange is not None and body is not None
+        piece = b""
+        pieces: list[Piece] = []
         try:
-            piece, rest = body.feed(data)
+            if isinstance(body, Chunked) and exchange.client.takes_chunks:
+                pieces, size, rest = body.relay(data)
+            else:
+                piece, rest = body.feed(data)
         except BadResponse:
             self._fail(BodyCut("the chunked coding is broken"))
             return
         if not self._paused:
             self._arm_read()
-        if piece:
+        if pieces:
+            exchange.way.response_chunks(exchange, pieces, size)
+        elif piece:
             exchange.way.response_body(exchange, piece)
         if body.ended and self.exchange is exchange:
             self._end_body(exchange, body, rest)

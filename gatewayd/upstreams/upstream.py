@@ -572,11 +572,11 @@ class Upstream:
             self.pool.forget(endpoint)
             if done % _AT_ONCE == _AT_ONCE - 1:
                 yield
-        if change or first:
+        if change.altered or first:
             self.changed_at = now
-        if change:
+        if change.altered:
             self.counters.changes += 1
-        if change or first:
+        if change.altered or first:
             self.recompile()
             for told in self._watchers:
                 told()

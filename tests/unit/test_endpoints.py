@@ -124,14 +124,14 @@ class ReconcileTests(SynchronousTestCase):
         change = reconcile((), [member(1), member(2, weight=5)])
         self.assertEqual([each.label for each in change.members], ["10.0.0.1:80", "10.0.0.2:80"])
         self.assertEqual([each.weight for each in change.members], [1, 5])
-        self.assertEqual((change.joined, change.left, bool(change)), (change.members, (), True))
+        self.assertEqual((change.joined, change.left, change.altered), (change.members, (), True))
 
     def test_same(self) -> None:
         """Nothing changes, whatever the order of sources or who is asked."""
         current = endpoints(1, 2)
         change = reconcile(current, [member(1), member(2)])
         self.assertEqual((change.members, change.joined, change.left), (current, (), ()))
-        self.assertFalse(change)
+        self.assertFalse(change.altered)
 
     def test_stays_the_same_object(self) -> None:
         """Who stays keeps identity, state and figures; who left keeps what he has in flight."""
@@ -143,7 +143,7 @@ class ReconcileTests(SynchronousTestCase):
         self.assertEqual(change.joined, change.members[:1])
         self.assertEqual((first.state, first.in_flight), ("healthy", 1))
         self.assertEqual(second.in_flight, 1)
-        self.assertTrue(change)
+        self.assertTrue(change.altered)
 
     def test_weight(self) -> None:
         """A changed weight is a change without joining or leaving."""
@@ -151,13 +151,13 @@ class ReconcileTests(SynchronousTestCase):
         change = reconcile(current, [member(1), member(2, weight=0)])
         self.assertEqual((change.members, change.joined, change.left), (current, (), ()))
         self.assertEqual([each.weight for each in current], [1, 0])
-        self.assertTrue(change)
+        self.assertTrue(change.altered)
 
     def test_source_and_name(self) -> None:
         """A new source or name is taken, but nobody's picks change by it."""
         current = endpoints(1)
         change = reconcile(current, [member(1, source="zookeeper", name="a.internal:80")])
-        self.assertFalse(change)
+        self.assertFalse(change.altered)
         self.assertEqual((current[0].source, current[0].name), ("zookeeper", "a.internal:80"))
         reconcile(current, [member(1)])
         self.assertEqual((current[0].source, current[0].name), ("static", "10.0.0.1:80"))
@@ -167,7 +167,7 @@ class ReconcileTests(SynchronousTestCase):
         current = endpoints(1)
         held = member(1)._replace(standing=HELD)
         changes = [reconcile(current, [each]) for each in (held, held, member(1))]
-        self.assertEqual([bool(change) for change in changes], [True, False, True])
+        self.assertEqual([change.altered for change in changes], [True, False, True])
         self.assertEqual(current[0].standing, "")
 
     def test_slices(self) -> None:
@@ -187,7 +187,7 @@ class ReconcileTests(SynchronousTestCase):
         self.assertEqual(yields, 3)
         at_once = reconcile(change.members, wanted)
         self.assertEqual(
-            (len(change.joined), at_once.members, bool(at_once)), (1_500, change.members, False)
+            (len(change.joined), at_once.members, at_once.altered), (1_500, change.members, False)
         )
 
     def test_twice(self) -> None:
@@ -234,5 +234,5 @@ class ReconcileTests(SynchronousTestCase):
             )
             self.assertEqual({each.label for each in change.joined}, firsts.keys() - before.keys())
             self.assertEqual({each.label for each in change.left}, before.keys() - firsts.keys())
-            self.assertEqual(bool(change), firsts != weights)
+            self.assertEqual(change.altered, firsts != weights)
             current = change.members
