@@ -19,17 +19,19 @@ from typing import Any, Final
 from twisted.internet import main, tcp, unix
 
 _READ: Final = 65536
+_MOST_READ: Final = (
+    262_144  # of bulk: each send that follows wakes its reader, and so do fewer of them
+)
 _HELD: Final = 65536  # bytes that may wait for the turn's end
 
 
 class Eager:
     """Mixed in before a stock stream transport."""
 
+    bulk = False  # set while a body comes: the more there is, the more is read at once
     moved = 0  # bytes that left by the slow way: progress of a slow reader
     drained: Callable[[], None] | None = None  # called once when nothing is unsent any more
-    stuck: Callable[[], None] | None = (
-        None  # called when the kernel does not take all that was written
-    )
+    stuck: Callable[[], None] | None = None  # called when the kernel does not take all at once
 
     # Set by the stock classes.
     reactor: Any
@@ -55,13 +57,10 @@ class Eager:
         super().__init__(*args, **options)
         self.dataBuffer = b""
         self._writeDisconnected = False
-        self._held = (
-            False  # what is in _tempDataBuffer waits for the turn's end, not for the kernel
-        )
+        self._reading = _READ
+        self._held = False  # whether what is written waits for the turn's end, not for the kernel
         turn: list[Eager] | None = getattr(self.reactor, "turn", None)
-        self._turn = (
-            turn if turn is not None else deque(maxlen=0)
-        )  # no turns: each write is flushed
+        self._turn = turn if turn is not None else deque(maxlen=0)  # keeps none
         self._most_held = _HELD if turn is not None else 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -111,15 +110,26 @@ class Eager:
 
     def doRead(self) -> Any:
         """Read once and hand it on; the reactor comes again if there is more."""
+        size = self._reading if self.bulk else _READ
         try:
-            data = self.socket.recv(_READ)
+            data = self.socket.recv(size)
         except BlockingIOError:
             return None
         except OSError:
             return main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
+        if self.bulk:
+            if len(data) == size:
+                self._reading = min(2 * size, _MOST_READ)
+            elif len(data) < size // 2:
+                self._reading = _READ
         return self.protocol.dataReceived(data)
+
+    def pauseProducing(self) -> None:
+        """Twisted: whoever takes the bytes is slower than who sends them."""
+        self._reading = _READ
+        super().pauseProducing()  # type: ignore[misc]
 
     def writeSomeData(self, data: bytes) -> Any:
         """Count what a slow reader takes."""

@@ -241,6 +241,7 @@ class ServerChannel:
         if body.ended:
             self._body_ended(exchange, body, more)
         else:
+            self.transport.bulk = True
             self._wait_for_body()
 
     def _check_body_size(self, exchange: Exchange) -> None:
@@ -335,6 +336,7 @@ class ServerChannel:
     def _body_ended(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         exchange.received = self._context.clock()
         exchange.trailers = body.trailers
+        self.transport.bulk = False
         self._body = None
         self._awaits = _ANSWER
         self.deadline = INFINITY

@@ -277,6 +277,7 @@ class UpstreamConnection:
             return
         self._body = body
         self._awaits = _BODY
+        self.transport.bulk = True
         self._arm_read()
         exchange.way.response(exchange, head, piece, False)
         if self.exchange is exchange:
@@ -311,6 +312,7 @@ class UpstreamConnection:
     def _end_body(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         if rest:
             self._close = True
+        self.transport.bulk = False
         self._finish(not rest)
         exchange.way.response_ended(exchange, body.trailers)
 
