@@ -33,6 +33,7 @@ HOT = [
     "gatewayd/http1/requests.py",
     "gatewayd/http1/responses.py",
     "gatewayd/http1/serialising.py",
+    "gatewayd/net/splice.py",
     "gatewayd/proxy/answers.py",
     "gatewayd/proxy/channel.py",
     "gatewayd/proxy/context.py",

@@ -7,6 +7,7 @@ gives both back, and the pipe only when it is empty. Works on Linux between plai
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -25,6 +26,7 @@ _SPLICE_F_MOVE: Final = 1
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_MORE: Final = 4
 _FLAGS: Final = _SPLICE_F_MOVE | _SPLICE_F_NONBLOCK
+_splice: Final[Any] = getattr(os, "splice", None)  # Linux, from Python 3.10 on
 _KEPT: Final = 64  # pipes: a megabyte of kernel memory each at most
 
 _pipes: list[tuple[int, int]] = []
@@ -32,7 +34,7 @@ _pipes: list[tuple[int, int]] = []
 
 def possible(source: Any, sink: Any) -> bool:
     """Whether a pump can run between two transports now; what the sink holds goes out first."""
-    if not (hasattr(os, "splice") and isinstance(source, Eager) and isinstance(sink, Eager)):
+    if _splice is None or not isinstance(source, Eager) or not isinstance(sink, Eager):
         return False
     sink.flush()
     return not sink.unsent() and bool(sink.connected) and not sink.disconnecting
@@ -71,7 +73,10 @@ class Pump:
         self._inside = 0  # bytes in the pipe
         self._waiting = False
         self._broken = False  # the sink's connection
-        self._pipe: Any = _pipes.pop() if _pipes else _new_pipe()
+        self._pipe: tuple[int, int] | None = _pipes.pop() if _pipes else _new_pipe()
+        # Good while the sockets are open: whoever closes one stops its pump.
+        self._from: int = source.socket.fileno()
+        self._to: int = sink.socket.fileno()
         source.doRead = self._read
         sink.doWrite = self._write
         source.startReading()
@@ -97,15 +102,12 @@ class Pump:
 
     def _read(self) -> Any:
         """The source is readable."""
+        pipe = self._pipe
+        assert pipe is not None
         taken = 0
         while self._left and taken < _PIPE:
             try:
-                size = os.splice(
-                    self._source.socket.fileno(),
-                    self._pipe[1],
-                    min(self._left, _PIPE),
-                    flags=_FLAGS,
-                )
+                size: int = _splice(self._from, pipe[1], min(self._left, _PIPE), None, None, _FLAGS)
             except BlockingIOError:
                 break
             except OSError:
@@ -126,12 +128,14 @@ class Pump:
 
     def _empty(self) -> bool:
         """Push the pipe's bytes into the sink; False if it does not take them all."""
+        pipe = self._pipe
+        assert pipe is not None
         while self._inside:
             more = _SPLICE_F_MORE if self._left else 0
             try:
-                size = os.splice(
-                    self._pipe[0], self._sink.socket.fileno(), self._inside, flags=_FLAGS | more
-                )
+                if not self._sink.connected:  # its number may be another's already
+                    raise OSError(errno.ENOTCONN, "the sink is closed")
+                size: int = _splice(pipe[0], self._to, self._inside, None, None, _FLAGS | more)
             except OSError as error:
                 self._broken = not isinstance(error, BlockingIOError)
                 if not self._waiting:
