@@ -101,33 +101,27 @@ class Pump:
             _pipes.append(pipe)
 
     def _read(self) -> Any:
-        """The source is readable."""
+        """The source is readable; once a turn, for what comes meanwhile goes better together."""
         pipe = self._pipe
         assert pipe is not None
-        taken = 0
-        while self._left and taken < _PIPE:
-            try:
-                size: int = _splice(self._from, pipe[1], min(self._left, _PIPE), None, None, _FLAGS)
-            except BlockingIOError:
-                break
-            except OSError:
-                return main.CONNECTION_LOST
-            if not size:
-                return main.CONNECTION_DONE
-            taken += size
-            self._left -= size
-            self._inside += size
-            if not self._empty():
-                break
-            if size < 65536:
-                break
-        self._moved(taken)
+        try:
+            size: int = _splice(self._from, pipe[1], min(self._left, _PIPE), None, None, _FLAGS)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not size:
+            return main.CONNECTION_DONE
+        self._left -= size
+        self._inside += size
+        self._empty()
+        self._moved(size)
         if self._pipe is not None and not self._left and not self._inside:
             self._finish()
         return None
 
     def _empty(self) -> bool:
-        """Push the pipe's bytes into the sink; False if it does not take them all."""
+        """Push the pipe's bytes into the sink; whether it took them all."""
         pipe = self._pipe
         assert pipe is not None
         while self._inside:
