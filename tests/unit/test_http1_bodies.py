@@ -240,6 +240,95 @@ class ChunkedTests(SynchronousTestCase):
         self.assertEqual(len(body._line), 4095)
 
 
+def relayed(pieces: list[bytes], at_first: int = 0) -> tuple[Outcome, bytes]:
+    """As `fed`, but relayed after so many pieces; and what went out, but for the last chunk."""
+    body = Chunked(BadRequest)
+    out = rest = b""
+    size = 0
+    try:
+        for number, piece in enumerate(pieces):
+            if body.ended:
+                rest += piece
+            elif number < at_first:
+                more, rest = body.feed(piece)
+                out += chunk(more)
+                size += len(more)
+            else:
+                on, whole, rest = body.relay(piece)
+                out += b"".join(on)
+                size += whole
+    except GatewayError as error:
+        return error.detail, out
+    there = fed(Chunked(BadResponse), [out])
+    assert not isinstance(there, str), (there, out)
+    assert len(there[0]) == size, "the count is of the body's bytes"
+    return (there[0], rest, body.ended, body.trailers), out
+
+
+class RelayTests(SynchronousTestCase):
+    """Chunks that go on as they came."""
+
+    def check(self, split: bool, at_first: int = 0) -> None:
+        """What goes out is what `feed` would make of it, and the same is refused."""
+        for data, wanted in CHUNKED:
+            pieces = one_by_one(data) if split else [data]
+            self.assertEqual(relayed(pieces, at_first)[0], wanted, data)
+
+    def test_whole(self) -> None:
+        """In one piece."""
+        self.check(split=False)
+
+    def test_byte_by_byte(self) -> None:
+        """In single bytes, relayed from each of them on."""
+        for at_first in range(14):
+            self.check(split=True, at_first=at_first)
+
+    def test_plain_chunks_are_not_copied(self) -> None:
+        """As they came; the last chunk is kept back."""
+        data = b"5\r\nhello\r\nfF\r\n" + b"x" * 100
+        body = Chunked(BadRequest)
+        self.assertIs(body.relay(data)[0][0], data)
+        self.assertEqual(
+            relayed([data, b"x" * 155 + b"\r\n0\r\n\r\n"])[1], data + b"x" * 155 + b"\r\n"
+        )
+
+    def test_others_in_one_spelling(self) -> None:
+        """What two servers might read in two ways is written anew: extensions, leading zeros."""
+        for line in (b"5;a=b", b"0005", b"5;", b"00000005"):
+            self.assertEqual(relayed([line + b"\r\nhello\r\n"])[1], b"5\r\nhello\r\n")
+            self.assertEqual(relayed(one_by_one(line + b"\r\nhello\r\n"))[1], b"5\r\nhello\r\n")
+
+    def test_a_size_is_not_sent_before_it_is_whole(self) -> None:
+        """It might still become another."""
+        body = Chunked(BadRequest)
+        self.assertEqual(body.relay(b"1\r\nx\r\n12")[0], [memoryview(b"1\r\nx\r\n")])
+        self.assertEqual(body.relay(b"3\r\n")[0], [b"123\r\n"])
+
+    @quick
+    @given(
+        st.lists(
+            st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from([b"", b";a", b';b="c"'])),
+            max_size=6,
+        ),
+        st.booleans(),
+        st.lists(st.integers(0, 400), max_size=8),
+        st.integers(0, 9),
+    )
+    def test_any_split(
+        self, chunks: list[tuple[bytes, bytes]], upper: bool, cuts: list[int], at_first: int
+    ) -> None:
+        """Whatever the chunks, the splits and the moment of the change."""
+        data = b"".join(
+            (b"%X" if upper else b"%x") % len(part) + extension + b"\r\n" + part + b"\r\n"
+            for part, extension in chunks
+        )
+        data += b"0\r\nA: b\r\n\r\nGET"
+        whole = b"".join(part for part, _ in chunks)
+        self.assertEqual(
+            relayed(cut(data, cuts), at_first)[0], (whole, b"GET", True, [b"A: b"]), data
+        )
+
+
 class OtherBodiesTests(SynchronousTestCase):
     """Bodies by length, and until close."""
 
