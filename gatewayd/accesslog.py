@@ -15,7 +15,6 @@ from typing import Final
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
 
-_PLACES: Final = 4096
 _SAID: Final = 4096
 _EVEN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
@@ -55,7 +54,6 @@ class AccessLog:
         self._second = -1
         self._stamp = b""
         self._said: dict[bytes, bytes] = {}  # by User-Agent and Referer lines
-        self._places: dict[tuple[str, str, str, str], bytes] = {}
         self._combined_omit = bool(self._omit)
 
     def __call__(self, batch: list[Exchange]) -> None:
@@ -84,15 +82,18 @@ class AccessLog:
             query, referer, agent, client = self._without(query, referer, agent, client)
         if query.translate(None, _EVEN):
             query = escaped(query)
+        account = exchange.account
+        assert account is not None
+        if not account.place:
+            account.place = b"listener=%b route=%b upstream=%b" % (
+                account.listener.encode(),
+                account.route.encode(),
+                account.upstream.encode(),
+            )
         endpoint = exchange.endpoint
-        label = endpoint.label if endpoint is not None else "-"
-        key = (exchange.origin.listener, exchange.route, exchange.upstream_name, label)
-        place = self._places.get(key)
-        if place is None:
-            place = self._remember_place(key)
         headed = exchange.headed
         return (
-            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" %b reason=%b t_head=%b '
+            b'%b - - [%b] "%b %b%b HTTP/1.%d" %d %d "%b" "%b" %b endpoint=%b reason=%b t_head=%b '
             b"t_total=%b t_queue=%b t_connect=%b tries=%d bytes_in=%d request_id=%b\n"
         ) % (
             client.encode(),
@@ -105,7 +106,8 @@ class AccessLog:
             exchange.bytes_out,
             referer,
             agent,
-            place,
+            account.place,
+            endpoint.label.encode() if endpoint is not None else b"-",
             exchange.reason.encode() if exchange.reason else b"-",
             _seconds(headed - exchange.started) if headed else _SHORT[0],
             _seconds(exchange.ended - exchange.started),
@@ -115,14 +117,6 @@ class AccessLog:
             exchange.bytes_in,
             exchange.request_id,
         )
-
-    def _remember_place(self, key: tuple[str, str, str, str]) -> bytes:
-        """The fields that name where a request went; the same for very many of them."""
-        if len(self._places) >= _PLACES:
-            self._places.clear()
-        place = b"listener=%b route=%b upstream=%b endpoint=%b" % tuple(e.encode() for e in key)
-        self._places[key] = place
-        return place
 
     def _remember(self, line: bytes) -> bytes:
         said = escaped(value_of(line)) if line else b"-"

@@ -123,7 +123,7 @@ def traffic(counters: Counters, upstreams: Iterable[Upstream], now: float) -> Fi
     """
     found = Figures()
     for key, exchange in counters.exchanges.items():
-        found.count("requests", [((*key, c), n) for c, n in _by_code(exchange.codes).items()])
+        found.count("requests", [((*key, c), n) for c, n in _by_code(exchange.counts()).items()])
         _observe(found, "request_duration_seconds", key, exchange.duration)
         found.count("request_bytes", [(key, float(exchange.bytes_in))])
         found.count("response_bytes", [(key, float(exchange.bytes_out))])
@@ -149,7 +149,9 @@ def _traffic_of(upstream: Upstream, found: Figures, now: float) -> None:
     counters = upstream.counters
     ledger = upstream.pool.ledger
     name = (upstream.name,)
-    found.count("upstream_requests", [((*name, c), n) for c, n in _by_code(counters.codes).items()])
+    found.count(
+        "upstream_requests", [((*name, c), n) for c, n in _by_code(counters.counts()).items()]
+    )
     _observe(found, "upstream_response_header_seconds", name, counters.response_header)
     _observe(found, "upstream_queue_seconds", name, counters.queue)
     found.gauge("upstream_pending", [(name, float(counters.pending))])

@@ -30,14 +30,49 @@ BUCKETS: Final[tuple[float, ...]] = (
 WINDOW: Final = 1000
 
 
-class Histogram:
-    """Counts by bucket of seconds; the last one is everything above."""
+class Tally:
+    """Counts by a number: a status code, a bucket.
 
-    __slots__ = ("buckets", "total")
+    Mostly the number is the last one again. That is counted apart and the rest left untouched, for
+    among thousands of routes memory is cold, and whatever is touched has to come from afar.
+    """
+
+    __slots__ = ("_counts", "_last", "_run")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(BUCKETS) + 1)
+        self._counts: dict[int, int] = {}
+        self._last = -1
+        self._run = 0  # of the last number, not in _counts yet
+
+    def count(self, number: int) -> None:
+        """Count one."""
+        if number != self._last:
+            self.counts()
+            self._last = number
+        self._run += 1
+
+    def counts(self) -> dict[int, int]:
+        """All of them."""
+        if self._run:
+            self._counts[self._last] = self._counts.get(self._last, 0) + self._run
+            self._run = 0
+        return self._counts
+
+
+class Histogram(Tally):
+    """Counts by bucket of seconds; the last one is everything above."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        super().__init__()
         self.total = 0.0
+
+    @property
+    def buckets(self) -> list[int]:
+        """The count of each bucket."""
+        counts = self.counts()
+        return [counts.get(at, 0) for at in range(len(BUCKETS) + 1)]
 
     def observe(self, seconds: float) -> None:
         """Count one."""
@@ -46,7 +81,7 @@ class Histogram:
             if seconds <= bound:
                 break
             at += 1
-        self.buckets[at] += 1
+        self.count(at)
         self.total += seconds
 
 
@@ -105,13 +140,18 @@ def summary_of(unsorted: Iterable[float]) -> Summary | None:
     return Summary(count, times[0], mean, times[-1], rank(0.5), rank(0.9), rank(0.99))
 
 
-class ExchangeCounters:
-    """Requests of one listener, route and upstream."""
+class ExchangeCounters(Tally):
+    """Requests of one listener, route and upstream, by status code."""
 
-    __slots__ = ("bytes_in", "bytes_out", "codes", "duration")
+    __slots__ = ("bytes_in", "bytes_out", "duration", "listener", "place", "route", "upstream")
 
-    def __init__(self) -> None:
-        self.codes: dict[int, int] = {}
+    def __init__(self, listener: str, route: str, upstream: str) -> None:
+        """Args: as they label it."""
+        super().__init__()
+        self.listener = listener
+        self.route = route
+        self.upstream = upstream
+        self.place = b""  # the same as the access log writes it: its memo
         self.duration = Histogram()
         self.bytes_in = 0
         self.bytes_out = 0
@@ -145,13 +185,12 @@ class ListenerCounters:
         self.accept_paused = 0  # how often it was
 
 
-class UpstreamCounters:
-    """An upstream's requests, however its members come and go."""
+class UpstreamCounters(Tally):
+    """An upstream's requests by status code, however its members come and go."""
 
     __slots__ = (
         "changes",
         "checks",
-        "codes",
         "pending",
         "queue",
         "rejected",
@@ -161,7 +200,7 @@ class UpstreamCounters:
     )
 
     def __init__(self) -> None:
-        self.codes: dict[int, int] = {}
+        super().__init__()
         self.response_header = Histogram()
         self.queue = Histogram()
         self.window = Window()
@@ -192,7 +231,7 @@ class Counters:
         key = (listener, route, upstream)
         found = self.exchanges.get(key)
         if found is None:
-            found = self.exchanges[key] = ExchangeCounters()
+            found = self.exchanges[key] = ExchangeCounters(listener, route, upstream)
         return found
 
     def route(self, name: str) -> RouteCounters:

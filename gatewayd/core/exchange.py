@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.deadlines import INFINITY
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.messages import RequestHead
@@ -102,6 +103,7 @@ class Exchange:
     dialled: float = 0.0  # seconds that connecting took
     headed: float = 0.0  # when the response's head came
     ended: float = 0.0
+    account: ExchangeCounters | None = None  # where it was counted, once it has ended
     tries: int = 0
     tried: tuple[Endpoint, ...] = ()  # that failed it
     retried: str = ""  # the kind of the last failure that was tried again

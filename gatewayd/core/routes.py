@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from sys import intern
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -64,7 +65,7 @@ class Match:
         query: Iterable[Condition] = (),
     ) -> None:
         """Args: at most one of path, prefix and regex; an empty match takes everything."""
-        self.hosts = tuple(host.lower().removesuffix(".") for host in hosts)
+        self.hosts = tuple(intern(host.lower().removesuffix(".")) for host in hosts)
         self.path = path.encode()
         self.prefix = (prefix or "/").encode()
         self.regex = regex
@@ -164,6 +165,19 @@ class _Node:
         self.below: dict[bytes, _Node] = {}
         self.routes: list[Route] = []  # whose prefix ends here
         self.slashed: list[Route] = []  # whose prefix ends here with a slash
+        # What a walk asks of it, so that it need not look into the above
+        self.is_deep = False
+        self.decides = False
+        self.only: Route | None = None  # if nothing but the prefix counts
+
+    def settle(self) -> None:
+        """All routes are there."""
+        _by_conditions(self.routes)
+        _by_conditions(self.slashed)
+        self.is_deep = bool(self.below)
+        self.decides = bool(self.routes or self.slashed)
+        if not self.slashed and self.routes and not self.routes[0].match.weight:
+            self.only = self.routes[0]
 
 
 class _Rungs:
@@ -196,9 +210,26 @@ class _Rungs:
         nodes = [self.root]
         while nodes:
             node = nodes.pop()
-            _by_conditions(node.routes)
-            _by_conditions(node.slashed)
+            node.settle()
             nodes.extend(node.below.values())
+
+    def sure(self, path: bytes) -> Route | None:
+        """The route of a path, where nothing but its prefix has to be looked at; else None."""
+        if self.exact or self.regexes:
+            return None
+        node = self.root
+        found = node.only
+        if node.is_deep:
+            for piece in _pieces(path, self.depth + 1):
+                child = node.below.get(piece)
+                if child is None:
+                    break
+                node = child
+                if node.decides:
+                    found = node.only
+                if not node.is_deep:
+                    break
+        return found
 
     def candidates(self, path: bytes) -> Iterable[Route]:
         """Routes whose path part holds, best first."""
@@ -265,6 +296,9 @@ class _Host:
         if self.only is not None:
             return self.only
         for rungs in self.rungs:
+            sure = rungs.sure(head.path)
+            if sure is not None:
+                return sure
             for route in rungs.candidates(head.path):
                 match = route.match
                 if not match.weight:

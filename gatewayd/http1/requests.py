@@ -7,6 +7,7 @@ two servers could read in two ways is refused, because we forward it to a second
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import Final
 
 from gatewayd.core.addresses import is_ip
@@ -307,7 +308,8 @@ def _host_of(line: bytes) -> tuple[bytes, str]:
     found = _hosts.get(line)
     if found is None:
         authority = value_of(line)
-        found = (authority, host_name(authority))
+        # Interned, as routes' hosts are: what is looked up is found without a look at its letters.
+        found = (authority, intern(host_name(authority)))
         if len(_hosts) >= _HOSTS:
             _hosts.clear()
         if len(line) <= _HOST_LINE:

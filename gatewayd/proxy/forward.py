@@ -11,6 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import (
     ConnectFailed,
@@ -105,6 +106,7 @@ class ReverseProxyResource(Leaf):
         self._retries = route.retries
         self._buffer = route.retries.buffer if route.retries.attempts else 0
         self._counters = route.context.counters.route(route.name)
+        self._account: ExchangeCounters | None = None
         self._tunnel = Tunnel(self, route.context)
 
     def __repr__(self) -> str:
@@ -352,7 +354,7 @@ class ReverseProxyResource(Leaf):
         exchange.status = status = head.status
         upstream: Upstream = exchange.upstream
         counters = upstream.counters
-        counters.codes[status] = counters.codes.get(status, 0) + 1
+        counters.count(status)
         counters.response_header.observe(exchange.headed - (exchange.received or exchange.started))
         lines = head.lines
         if upstream.via_back:
@@ -496,6 +498,7 @@ class ReverseProxyResource(Leaf):
         upstream: Upstream | None = exchange.upstream
         if upstream is not None:  # else a filter refused it before it began
             self._counters.in_flight -= 1
+            exchange.account = self._account_of(exchange)
         if exchange.endpoint is not None:
             if exchange.headed and exchange.way is self and upstream is not None:
                 upstream.counters.window.add(now - exchange.started)
@@ -504,6 +507,21 @@ class ReverseProxyResource(Leaf):
             if exchange.retried:
                 self._counters.retried(exchange.retried, "failure" if failed else "success")
         super().finish(exchange, tell=tell)
+
+    def _account_of(self, exchange: Exchange) -> ExchangeCounters:
+        """Where it is counted; mostly where the last one was."""
+        listener = exchange.origin.listener
+        account = self._account
+        if (
+            account is None
+            or account.listener != listener
+            or account.upstream != exchange.upstream_name
+        ):
+            account = self.context.counters.exchange(
+                listener, exchange.route, exchange.upstream_name
+            )
+            self._account = account
+        return account
 
 
 _AS_IT_IS: Final = Rewrite()

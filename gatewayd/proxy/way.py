@@ -69,15 +69,16 @@ class Way:
         tunnelled = exchange.state == TUNNEL
         exchange.state = DONE
         exchange.deadline = INFINITY
-        counters = context.counters.exchange(
-            exchange.origin.listener, exchange.route, exchange.upstream_name
-        )
-        status = exchange.status
-        counters.codes[status] = counters.codes.get(status, 0) + 1
-        counters.bytes_in += exchange.bytes_in
-        counters.bytes_out += exchange.bytes_out
+        account = exchange.account
+        if account is None:
+            account = exchange.account = context.counters.exchange(
+                exchange.origin.listener, exchange.route, exchange.upstream_name
+            )
+        account.count(exchange.status)
+        account.bytes_in += exchange.bytes_in
+        account.bytes_out += exchange.bytes_out
         if not tunnelled:
-            counters.duration.observe(ended - exchange.started)
+            account.duration.observe(ended - exchange.started)
         if exchange.gate is not None:
             exchange.gate.leave()
         client = exchange.client

@@ -117,7 +117,7 @@ class CountersTests(SynchronousTestCase):
         counters = Counters()
         exchange = counters.exchange("web", "api", "users")
         exchange.bytes_in += 5
-        exchange.codes[200] = 1
+        exchange.count(200)
         self.assertIs(counters.exchange("web", "api", "users"), exchange)
         self.assertIs(counters.route("api"), counters.route("api"))
         self.assertIs(counters.listener("web"), counters.listener("web"))
@@ -133,11 +133,11 @@ class CountersTests(SynchronousTestCase):
         """All figures begin at nothing, and none is shared."""
         counters = Counters()
         one, other = counters.upstream("a"), counters.upstream("b")
-        one.codes[502] = 1
+        one.count(502)
         one.queue.observe(1.0)
         one.window.add(1.0)
         self.assertEqual(
-            (other.codes, sum(other.queue.buckets), other.window.summary()), ({}, 0, None)
+            (other.counts(), sum(other.queue.buckets), other.window.summary()), ({}, 0, None)
         )
         self.assertEqual((other.pending, other.waited, other.rejected, other.changes), (0, 0, 0, 0))
         listener, route = counters.listener("web"), counters.route("api")
@@ -145,7 +145,7 @@ class CountersTests(SynchronousTestCase):
         self.assertFalse(listener.paused)
         self.assertEqual((route.in_flight, route.tunnels, route.rate_limited), (0, 0, 0))
         exchange = counters.exchange("web", "api", "a")
-        self.assertEqual((exchange.bytes_in, exchange.bytes_out, exchange.codes), (0, 0, {}))
+        self.assertEqual((exchange.bytes_in, exchange.bytes_out, exchange.counts()), (0, 0, {}))
 
     def test_retries(self) -> None:
         """Retries are counted by what failed and how the retry went."""

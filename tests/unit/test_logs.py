@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gatewayd import logs
 from gatewayd.accesslog import AccessLog, escaped
 from gatewayd.core.addresses import parse_host_port
+from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.endpoints import Endpoint, Member
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
@@ -105,6 +106,14 @@ def served(**changes: Any) -> Exchange:
     exchange.tries = 2
     for name, value in changes.items():
         setattr(head if hasattr(RequestHead, name) else exchange, name, value)
+    return counted(exchange)
+
+
+def counted(exchange: Exchange) -> Exchange:
+    """As a way has ended it."""
+    exchange.account = ExchangeCounters(
+        exchange.origin.listener, exchange.route, exchange.upstream_name
+    )
     return exchange
 
 
@@ -119,7 +128,7 @@ def refused() -> Exchange:
     exchange.status = 404
     exchange.reason = "no_route"
     exchange.ended = 100.0001
-    return exchange
+    return counted(exchange)
 
 
 COMBINED = (

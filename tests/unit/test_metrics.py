@@ -123,11 +123,11 @@ class MetricsTestCase(SynchronousTestCase):
         self.gateway = gateway = Assembled(GATEWAY)
         counters = gateway.context.counters
         exchange = counters.exchange("web", "api", "users")
-        exchange.codes = {200: 7, 499: 1, 503: 2}
+        exchange.counts().update({200: 7, 499: 1, 503: 2})
         exchange.bytes_in, exchange.bytes_out = 100, 2_000
         for seconds in (0.0005, 0.002, 0.3, 100.0):
             exchange.duration.observe(seconds)
-        counters.exchange("web", "-", "-").codes = {404: 3}
+        counters.exchange("web", "-", "-").counts().update({404: 3})
         route = counters.route("api")
         route.in_flight, route.tunnels, route.rate_limited = 4, 1, 5
         route.retried("reset", "success")
@@ -138,7 +138,7 @@ class MetricsTestCase(SynchronousTestCase):
         counters.lag.observe(0.004)
         counters.log_lines_dropped = {"access": 9, "app": 0}
         users = gateway.upstreams["users"]
-        users.counters.codes = {200: 7, 503: 1}
+        users.counters.counts().update({200: 7, 503: 1})
         users.counters.pending = 2
         users.counters.waited, users.counters.rejected = 3, 1
         users.counters.response_header.observe(0.02)
@@ -373,8 +373,12 @@ class Figures(MetricsTestCase):
     def test_odd_codes(self) -> None:
         """Outside 100 to 599 they are `other`, all together."""
         odd = {99: 1, 100: 2, 599: 4, 600: 8, 799: 16, 999: 32}
-        self.gateway.context.counters.exchange("web", "api", "users").codes = dict(odd)
-        self.gateway.upstreams["users"].counters.codes = dict(odd)
+        for tally in (
+            self.gateway.context.counters.exchange("web", "api", "users"),
+            self.gateway.upstreams["users"].counters,
+        ):
+            tally.counts().clear()
+            tally.counts().update(odd)
         expected = {"100": 2, "599": 4, "other": 57}
         found = self.samples()
         self.assertEqual(
@@ -423,11 +427,11 @@ class Figures(MetricsTestCase):
         snapshot.add(process_figures(counters, "0"))
         before = render(snapshot, "")[1]
         exchange = counters.exchange("web", "api", "users")
-        exchange.codes[200] += 1
+        exchange.count(200)
         exchange.duration.observe(1.0)
-        counters.exchange("web", "new", "-").codes[200] = 1
+        counters.exchange("web", "new", "-").count(200)
         users = self.gateway.upstreams["users"]
-        users.counters.codes[200] += 1
+        users.counters.count(200)
         users.counters.response_header.observe(1.0)
         users.endpoints[0].errors["reset"] += 1
         users.set_members([])
