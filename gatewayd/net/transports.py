@@ -19,9 +19,7 @@ from typing import Any, Final
 from twisted.internet import main, tcp, unix
 
 _READ: Final = 65536
-_MOST_READ: Final = (
-    262_144  # of bulk: each send that follows wakes its reader, and so do fewer of them
-)
+_MOST_READ: Final = 131_072  # of bulk: fewer and longer sends wake their reader less often
 _HELD: Final = 65536  # bytes that may wait for the turn's end
 
 
@@ -92,8 +90,8 @@ class Eager:
             return
         self._held = False
         pieces = self._tempDataBuffer
-        if self.dataBuffer or not self.connected:
-            return  # there is a queue already, which the reactor sends on, or nobody to send it to
+        if not pieces or self.dataBuffer or not self.connected:
+            return  # the reactor has sent it meanwhile, or sends on what is queued; or nobody is there
         try:
             sent = self.socket.sendmsg(pieces) if len(pieces) > 1 else self.socket.send(pieces[0])
         except OSError:

@@ -1,0 +1,307 @@
+"""net.transports: what is written in a turn goes out at its end, in order, whatever the kernel takes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import main
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.net.reactor import LeanReactor
+from gatewayd.net.transports import EagerServer
+
+quick = settings(deadline=None, database=None, max_examples=200)
+
+
+class FakeSocket:
+    """Takes as much as it is told to; None = all."""
+
+    def __init__(self) -> None:
+        self.room: int | None = None
+        self.taken: list[bytes] = []  # by call
+        self.error: OSError | None = None
+        self.data = b""  # to be read
+        self.asked: list[int] = []  # sizes of reads
+
+    def send(self, data: bytes) -> int:
+        """Take some."""
+        if self.error is not None:
+            raise self.error
+        size = len(data) if self.room is None else min(self.room, len(data))
+        if self.room is not None:
+            self.room -= size
+            if data and not size:
+                raise BlockingIOError(errno.EAGAIN, "full")
+        self.taken.append(bytes(data[:size]))
+        return size
+
+    def sendmsg(self, pieces: Iterable[bytes]) -> int:
+        """Take some of several."""
+        return self.send(b"".join(pieces))
+
+    def recv(self, size: int) -> bytes:
+        """Give some."""
+        self.asked.append(size)
+        data, self.data = self.data[:size], self.data[size:]
+        return data
+
+    def fileno(self) -> int:
+        """Some number."""
+        return 7
+
+    def setblocking(self, blocks: bool) -> None:
+        """It never does."""
+
+    def setsockopt(self, *option: int) -> None:
+        """Nothing to set."""
+
+    def shutdown(self, how: int) -> None:
+        """Closed."""
+
+    def close(self) -> None:
+        """Closed."""
+
+
+class FakeReactor(Clock):
+    """Knows who waits for what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writers: set[Any] = set()
+
+    def addWriter(self, writer: Any) -> None:
+        """It wants to write."""
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: Any) -> None:
+        """It has nothing more to write."""
+        self.writers.discard(writer)
+
+    def addReader(self, reader: Any) -> None:
+        """It wants to read."""
+
+    def removeReader(self, reader: Any) -> None:
+        """It wants to read no more."""
+
+
+class Turns(FakeReactor):
+    """One with turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn: list[EagerServer] = []
+
+    def end(self) -> None:
+        """The turn ends."""
+        for transport in self.turn:
+            transport.flush()
+        self.turn.clear()
+
+
+class TransportTestCase(SynchronousTestCase):
+    """Makes transports on fake sockets."""
+
+    def make(self, reactor: Any) -> tuple[EagerServer, FakeSocket]:
+        """A connected one."""
+        socket = FakeSocket()
+        protocol = Protocol()
+        address = ("127.0.0.1", 1)
+        transport = EagerServer(socket, protocol, address, None, 1, reactor)
+        protocol.makeConnection(transport)
+        return transport, socket
+
+
+class Writing(TransportTestCase):
+    """At the end of a turn."""
+
+    def setUp(self) -> None:
+        self.reactor = Turns()
+        self.stuck = 0
+        self.drained = 0
+        self.transport, self.socket = self.make(self.reactor)
+        self.transport.stuck = self._stuck
+
+    def _stuck(self) -> None:
+        self.stuck += 1
+
+    def _drained(self) -> None:
+        self.drained += 1
+
+    def test_together(self) -> None:
+        """What a turn wrote is one call at its end, and nobody has to be asked."""
+        self.transport.write(b"head")
+        self.transport.writeSequence([b"5\r\n", memoryview(b"hello"), b"\r\n"])
+        self.assertEqual((self.socket.taken, self.transport.unsent()), ([], 0))
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"head5\r\nhello\r\n"])
+        self.assertEqual((self.stuck, self.reactor.writers), (0, set()))
+        self.transport.write(b"next")
+        self.reactor.end()
+        self.assertEqual(self.socket.taken[1:], [b"next"])
+
+    def test_much_does_not_wait(self) -> None:
+        """Over 64 KiB go at once, so that nobody holds more than that."""
+        self.transport.write(b"x" * 60_000)
+        self.assertEqual(self.socket.taken, [])
+        self.transport.write(b"y" * 6_000)
+        self.assertEqual(list(map(len, self.socket.taken)), [66_000])
+        self.reactor.end()
+        self.assertEqual(len(self.socket.taken), 1)
+
+    def test_not_taken(self) -> None:
+        """The rest goes when the socket has room; whoever wrote is told both."""
+        self.socket.room = 3
+        self.transport.write(b"abc")
+        self.transport.write(memoryview(b"def"))
+        self.reactor.end()
+        self.assertEqual((self.stuck, self.transport.unsent()), (1, 3))
+        self.assertIn(self.transport, self.reactor.writers)
+        self.transport.drained = self._drained
+        self.transport.write(memoryview(b"ghi"))
+        self.reactor.end()
+        self.assertEqual(self.transport.unsent(), 6)
+        self.socket.room = None
+        self.transport.doWrite()
+        self.assertEqual(b"".join(self.socket.taken), b"abcdefghi")
+        self.assertEqual((self.drained, self.transport.unsent(), self.transport.moved), (1, 0, 6))
+        self.assertEqual(self.reactor.writers, set())
+
+    def test_a_producer_is_paused(self) -> None:
+        """When more than its read-ahead is not taken."""
+        told: list[str] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                told.append("pause")
+
+            def resumeProducing(self) -> None:
+                told.append("resume")
+
+        self.transport.set_read_ahead(100)
+        self.transport.registerProducer(Producer(), True)
+        self.socket.room = 0
+        self.transport.write(b"x" * 101)
+        self.assertEqual(told, [])
+        self.reactor.end()
+        self.assertEqual(told, ["pause"])
+        self.socket.room = None
+        self.transport.doWrite()
+        self.assertEqual(told, ["pause", "resume"])
+
+    def test_an_error_comes_in_the_reactors_time(self) -> None:
+        """Not to whoever wrote."""
+        self.socket.error = BrokenPipeError(errno.EPIPE, "broken")
+        self.transport.write(b"lost")
+        self.reactor.end()
+        self.assertIn(self.transport, self.reactor.writers)
+        self.assertIs(self.transport.doWrite(), main.CONNECTION_LOST)
+
+    def test_close_after_writing(self) -> None:
+        """What was written goes out first."""
+        self.transport.write(b"bye")
+        self.transport.loseConnection()
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"bye"])
+        self.assertIs(self.transport.doWrite(), main.CONNECTION_DONE)
+
+    def test_close_before_the_turns_end(self) -> None:
+        """Also where the reactor writes before the turn ends."""
+        self.transport.write(b"bye")
+        self.transport.loseConnection()
+        self.assertIs(self.transport.doWrite(), main.CONNECTION_DONE)
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"bye"])
+
+    def test_lost_before_the_turns_end(self) -> None:
+        """Nothing is sent to nobody."""
+        self.transport.write(b"lost")
+        self.transport.connectionLost(Failure(main.CONNECTION_DONE))
+        self.reactor.end()
+        self.transport.write(b"lost")
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [])
+
+    @quick
+    @given(st.lists(st.one_of(st.binary(max_size=9), st.integers(0, 12), st.none()), max_size=30))
+    def test_any_order(self, steps: list[bytes | int | None]) -> None:
+        """Bytes are written, turns end, the kernel takes some: nothing is lost, doubled or reordered."""
+        reactor = Turns()
+        transport, socket = self.make(reactor)
+        wanted = b""
+        for step in steps:
+            if isinstance(step, bytes):
+                transport.write(step)
+                wanted += step
+            elif step is None:
+                reactor.end()
+            else:
+                socket.room = step
+                if transport in reactor.writers:
+                    transport.doWrite()
+        socket.room = None
+        reactor.end()
+        if transport in reactor.writers:
+            transport.doWrite()
+        self.assertEqual(b"".join(socket.taken), wanted)
+        self.assertEqual((transport.unsent(), reactor.writers), (0, set()))
+
+    def test_a_reactor_without_turns(self) -> None:
+        """Then each write is sent at once."""
+        transport, socket = self.make(FakeReactor())
+        transport.write(b"a")
+        transport.writeSequence([b"b", b"c"])
+        self.assertEqual(socket.taken, [b"a", b"b", b"c"])
+
+
+class Reading(TransportTestCase):
+    """How much at a time."""
+
+    def test_bulk(self) -> None:
+        """More as more is there, while a body comes; and little again where nobody takes it."""
+        transport, socket = self.make(Turns())
+
+        def read(size: int, *, bulk: bool) -> int:
+            transport.bulk = bulk
+            socket.data = b"x" * size
+            transport.doRead()
+            return socket.asked[-1] // 1024
+
+        self.assertEqual([read(65_536, bulk=False) for _ in range(2)], [64, 64])
+        self.assertEqual([read(200_000, bulk=True) for _ in range(3)], [64, 128, 128])
+        self.assertEqual(read(200_000, bulk=False), 64)
+        self.assertEqual([read(70_000, bulk=True), read(9, bulk=True)], [128, 128])
+        self.assertEqual([read(65_536, bulk=True), read(1, bulk=True)], [64, 128])
+        read(65_536, bulk=True)
+        transport.pauseProducing()
+        self.assertEqual(read(1, bulk=True), 64)
+
+
+class EndOfTurn(SynchronousTestCase):
+    """The reactor's part."""
+
+    def test_one_that_fails(self) -> None:
+        """It is told, and the others are sent."""
+        sent: list[str] = []
+
+        class Sent:
+            def flush(self) -> None:
+                sent.append("sent")
+
+        class Broken:
+            def flush(self) -> None:
+                raise ValueError("broken")
+
+        reactor = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        turn: list[Any] = [Sent(), Broken(), Sent()]
+        reactor.turn.extend(turn)
+        reactor.doPoll(0)
+        self.assertEqual((sent, reactor.turn), (["sent", "sent"], []))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
