@@ -44,6 +44,7 @@ def _trailer_kind(name: bytes) -> int:
 
 _trailers: Final = LineMemo(_trailer_kind)
 
+_ENDS: Final = frozenset((b"", b"\r", b"\r\n", b"\n"))  # of data: unfinished, whole, and bare
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
 Piece = bytes | memoryview
@@ -203,6 +204,8 @@ class Chunked:
         if len(self._line) + stop - at > limit:
             raise self._fault("a chunk's line is too long or its data has no end")
         self._line += data[at:stop]
+        if self._state == _DATA_END and self._line not in _ENDS:
+            raise self._fault("a chunk's line is too long or its data has no end")
         if end < 0:
             return None, stop
         line = self._line

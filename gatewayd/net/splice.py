@@ -21,6 +21,7 @@ from gatewayd.net.transports import Eager
 WORTHWHILE: Final = 131_072  # bytes left of a body
 ENDLESS: Final = 1 << 62  # bytes, of what has no length
 _PIPE: Final = 1 << 20
+_BULK: Final = 65536  # bytes at once
 _F_SETPIPE_SZ: Final = 1031
 _SPLICE_F_MOVE: Final = 1
 _SPLICE_F_NONBLOCK: Final = 2
@@ -71,6 +72,7 @@ class Pump:
         self._blocked = blocked
         self._ended = ended
         self._inside = 0  # bytes in the pipe
+        self._is_bulk = False  # more follows at once: the kernel may wait for it to fill a segment
         self._waiting = False
         self._broken = False  # the sink's connection
         self._pipe: tuple[int, int] | None = _pipes.pop() if _pipes else _new_pipe()
@@ -114,6 +116,7 @@ class Pump:
             return main.CONNECTION_DONE
         self._left -= size
         self._inside += size
+        self._is_bulk = size >= _BULK
         self._empty()
         self._moved(size)
         if self._pipe is not None and not self._left and not self._inside:
@@ -125,7 +128,7 @@ class Pump:
         pipe = self._pipe
         assert pipe is not None
         while self._inside:
-            more = _SPLICE_F_MORE if self._left else 0
+            more = _SPLICE_F_MORE if self._left and self._is_bulk else 0
             try:
                 if not self._sink.connected:  # its number may be another's already
                     raise OSError(errno.ENOTCONN, "the sink is closed")

@@ -21,6 +21,7 @@ from twisted.internet import main, tcp, unix
 _READ: Final = 65536
 _MOST_READ: Final = 131_072  # of bulk: fewer and longer sends wake their reader less often
 _HELD: Final = 65536  # bytes that may wait for the turn's end
+_PIECES: Final = 1024  # that one call takes (Linux's UIO_MAXIOV)
 
 
 class Eager:
@@ -44,6 +45,7 @@ class Eager:
     _tempDataBuffer: list[Any]
     _tempDataLen: int
     _writeDisconnected: Any
+    _aborting: Any
     bufferSize: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -93,7 +95,12 @@ class Eager:
         if not pieces or self.dataBuffer or not self.connected:
             return  # the reactor has sent it meanwhile, or sends on what is queued; or nobody is there
         try:
-            sent = self.socket.sendmsg(pieces) if len(pieces) > 1 else self.socket.send(pieces[0])
+            if len(pieces) == 1:
+                sent = self.socket.send(pieces[0])
+            elif len(pieces) <= _PIECES:
+                sent = self.socket.sendmsg(pieces)
+            else:
+                sent = self.socket.send(b"".join(pieces))
         except OSError:
             sent = 0  # the stock write meets the same error in the reactor's own time
         if sent == self._tempDataLen:
@@ -144,6 +151,17 @@ class Eager:
             self.drained = None
             drained()
         return result
+
+    def connectionLost(self, reason: Any) -> None:
+        """Twisted: closed. What a turn wrote goes out before; nothing is kept for a peer that is gone."""
+        self.stuck = self.drained = None
+        if not self._aborting:
+            self.flush()
+        super().connectionLost(reason)  # type: ignore[misc]
+        self._held = False
+        self._tempDataBuffer = []
+        self._tempDataLen = self.offset = 0
+        self.dataBuffer = b""
 
     def unsent(self) -> int:
         """Bytes that the kernel did not take; not those that wait for the turn's end."""

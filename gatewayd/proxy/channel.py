@@ -442,10 +442,10 @@ class ServerChannel:
 
     def respond_end(self, trailers: list[bytes]) -> None:
         """End the response's body."""
+        self.unwatch()  # first: the source is in the pool again, and nothing of ours may pause it there
         if self._chunking:
             self._chunking = False
             self.transport.write(last_chunk(trailers))
-        self.unwatch()
 
     def interim(self, head: ResponseHead) -> None:
         """Send a 1xx."""

@@ -285,6 +285,7 @@ class ReverseProxyResource(Leaf):
         connection.send_body(piece, ended, trailers)
         if ended:
             connection.unwatch()
+            exchange.client.resume()  # or it would not be seen to leave
 
     def request_chunks(
         self, exchange: Exchange, pieces: list[Piece], ended: bool, trailers: list[bytes]
@@ -296,6 +297,7 @@ class ReverseProxyResource(Leaf):
         connection.send_chunks(pieces, ended, trailers)
         if ended:
             connection.unwatch()
+            exchange.client.resume()
 
     def request_failed(self, exchange: Exchange, error: GatewayError) -> None:
         """The request's body is broken, too large or too slow: the upstream sees an abort."""

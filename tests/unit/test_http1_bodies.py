@@ -183,7 +183,7 @@ CHUNKED: list[tuple[bytes, Outcome]] = [
     (b"5\r\nhello\n0\r\n\r\n", BARE),
     (b"5\r\nhello\r0\r\n\r\n", LONG),
     (b"5\r\nhello\n\r0\r\n\r\n", BARE),
-    (b"5\r\nhellox\n0\r\n\r\n", BARE),
+    (b"5\r\nhellox\n0\r\n\r\n", LONG),
     (b"4\r\nhello\r\n0\r\n\r\n", LONG),
     (b"6\r\nhello\r\n0\r\n\r\n", BARE),
     (b"5\r\nhello  \r\n0\r\n\r\n", LONG),

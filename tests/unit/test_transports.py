@@ -44,6 +44,9 @@ class FakeSocket:
 
     def sendmsg(self, pieces: Iterable[bytes]) -> int:
         """Take some of several."""
+        pieces = list(pieces)
+        if len(pieces) > 1024:
+            raise OSError(errno.EMSGSIZE, "too many")
         return self.send(b"".join(pieces))
 
     def recv(self, size: int) -> bytes:
@@ -219,14 +222,40 @@ class Writing(TransportTestCase):
         self.reactor.end()
         self.assertEqual(self.socket.taken, [b"bye"])
 
-    def test_lost_before_the_turns_end(self) -> None:
-        """Nothing is sent to nobody."""
-        self.transport.write(b"lost")
+    def test_closed_before_the_turns_end(self) -> None:
+        """What was written goes out, nothing after it, and nothing is kept."""
+        self.transport.write(b"answer")
         self.transport.connectionLost(Failure(main.CONNECTION_DONE))
         self.reactor.end()
         self.transport.write(b"lost")
         self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"answer"])
+        self.assertIsNone(self.transport.stuck)
+
+    def test_lost_with_a_queue(self) -> None:
+        """Whoever takes nothing and goes leaves nothing behind."""
+        self.socket.room = 0
+        self.transport.write(b"x" * 99)
+        self.reactor.end()
+        self.transport.connectionLost(Failure(main.CONNECTION_LOST))
+        kept = (self.transport.unsent(), self.transport.dataBuffer, self.transport._tempDataBuffer)
+        self.assertEqual(kept, (0, b"", []))
+
+    def test_aborted(self) -> None:
+        """Then what is held is not worth a try."""
+        self.transport.write(b"lost")
+        self.transport.abortConnection()
+        self.reactor.advance(0)
+        self.reactor.end()
         self.assertEqual(self.socket.taken, [])
+
+    def test_many_pieces(self) -> None:
+        """More than one call takes are joined."""
+        for _ in range(1025):
+            self.transport.write(b"x")
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"x" * 1025])
+        self.assertEqual(self.stuck, 0)
 
     @quick
     @given(st.lists(st.one_of(st.binary(max_size=9), st.integers(0, 12), st.none()), max_size=30))
