@@ -82,7 +82,8 @@ def check(data: bytes) -> None:
     _check_read(relay)
     sizes = memo_sizes()
     assert sizes["lines"] <= 3 * 4096 and sizes["longest line"] <= 256, "a memo without bound"
-    assert sizes["hosts and statuses"] <= 1024 + 256 and sizes["longest of them"] <= 263
+    assert sizes["hosts, lengths and statuses"] <= 16_384 + 4096 + 256
+    assert sizes["longest of them"] <= 280
 
 
 def _check_same(whole: RequestRelay, split: RequestRelay) -> None:
