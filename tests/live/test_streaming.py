@@ -408,38 +408,6 @@ def test_a_small_answer_frees_its_endpoint_though_the_client_is_slow(
         assert read_digest(client, client.read_head()) == (digest_of(60000), 60000)
 
 
-def test_a_slow_client_holds_up_nobody_on_its_connection(pair: Pair) -> None:
-    """The end of an answer that is not taken must not pause the endpoint's connection, which is free."""
-    sent, go_on = threading.Event(), threading.Event()
-
-    def play(connection: UpstreamConnection, request: Recorded) -> None:
-        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        count = int(request.path.rpartition("/")[2])
-        connection.send((b"2710\r\n" + b"q" * 10_000 + b"\r\n") * count)
-        sent.set()
-        go_on.wait(5)
-        connection.send(b"fde8\r\n" + b"q" * 65_000 + b"\r\n0\r\n\r\n")
-
-    for count in range(250, 300, 2):  # somewhere here the kernel takes no more
-        path = f"/slow/{count}"
-        pair.upstream.on(path, play)
-        sent.clear()
-        go_on.clear()
-        with pair.daemon.client(receive_buffer=4096) as slow:
-            slow.send(get(path))
-            assert sent.wait(5)
-            pair.daemon.get("/warm")
-            go_on.set()
-            eventually(
-                lambda: pair.daemon.sample("pool_connections", state="busy") <= 1,
-                what="the endpoint's connections at rest, or one that waits for the slow client",
-            )
-            with pair.daemon.client(timeout=5) as other:
-                for _ in range(3):
-                    other.send(get("/quick"))
-                    assert other.read_response().status == 200
-
-
 # Ends in the middle of the splice path.
 
 
