@@ -114,7 +114,8 @@ def _stream(connection: socket.socket, events: int, pause: float) -> None:
 
 def _tunnel(connection: socket.socket, size: int) -> None:
     connection.sendall(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     )
     sent = 0
     while sent < size:

@@ -18,6 +18,10 @@ _ZEROS: Final = memoryview(bytes(BLOCK))
 _HEAD: Final = (
     b"%b %b HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n%b\r\n"
 )
+_UPGRADE: Final = (  # HAProxy looks at the key and its answer (RFC 6455 §1.3)
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 _CHUNK: Final = 64 * 1024  # of a chunked upload
 _PATIENCE: Final = 15.0  # seconds without a byte
 KINDS: Final = ("down", "chunked", "up", "up-chunked", "tunnel")
@@ -28,8 +32,7 @@ def ask(connection: socket.socket, kind: str, path: bytes, size: int) -> None:
     if kind in ("down", "chunked"):
         connection.sendall(_HEAD % (b"GET", path, b""))
     elif kind == "tunnel":
-        fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        connection.sendall(_HEAD % (b"GET", path, fields))
+        connection.sendall(_HEAD % (b"GET", path, _UPGRADE))
     elif kind == "up":
         connection.sendall(_HEAD % (b"PUT", path, b"Content-Length: %d\r\n" % size))
         left = size
