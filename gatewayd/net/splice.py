@@ -72,7 +72,10 @@ class Pump:
         self._blocked = blocked
         self._ended = ended
         self._inside = 0  # bytes in the pipe
-        self._is_bulk = False  # more follows at once: the kernel may wait for it to fill a segment
+        # Whether more is sure to follow, so that the kernel may wait for it to fill a segment: in a
+        # tunnel a long message may be the last for a while.
+        self._has_length = length < ENDLESS
+        self._is_bulk = False
         self._waiting = False
         self._broken = False  # the sink's connection
         self._pipe: tuple[int, int] | None = _pipes.pop() if _pipes else _new_pipe()
@@ -116,7 +119,7 @@ class Pump:
             return main.CONNECTION_DONE
         self._left -= size
         self._inside += size
-        self._is_bulk = size >= _BULK
+        self._is_bulk = self._has_length and size >= _BULK
         self._empty()
         self._moved(size)
         if self._pipe is not None and not self._left and not self._inside:

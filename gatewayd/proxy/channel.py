@@ -256,15 +256,11 @@ class ServerChannel:
         connection = exchange.connection
         piece = b""
         pieces: list[Piece] = []
-        relays = (
-            exchange.streamed
-            and isinstance(body, Chunked)
-            and connection is not None
-            and connection.takes_chunks
-        )
+        may_relay = exchange.streamed and connection is not None and connection.takes_chunks
+        relayed = body if may_relay and isinstance(body, Chunked) else None
         try:
-            if relays and isinstance(body, Chunked):
-                pieces, size, rest = body.relay(data)
+            if relayed is not None:
+                pieces, size, rest = relayed.relay(data)
             else:
                 piece, rest = body.feed(data)
                 size = len(piece)
@@ -278,7 +274,7 @@ class ServerChannel:
             self._body_ended(exchange, body, rest)
         elif not self._paused:
             self._wait_for_body()
-        if relays:
+        if relayed is not None:
             exchange.way.request_chunks(exchange, pieces, body.ended, body.trailers)
         else:
             exchange.way.request_body(exchange, piece, body.ended, body.trailers)

@@ -517,6 +517,7 @@ class ReverseProxyResource(Leaf):
         if (
             account is None
             or account.listener != listener
+            or account.route != exchange.route
             or account.upstream != exchange.upstream_name
         ):
             account = self.context.counters.exchange(
