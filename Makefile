@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SECONDS ?= 600
 
 .PHONY: run test lint unit coverage trial live zookeeper simulated packaging debian-set fuzz \
-	build-optimized unit-optimized benchmark benchmark-quick profile memprofile load-test chaos man \
+	build-optimized unit-optimized live-optimized benchmark benchmark-quick profile memprofile load-test chaos man \
 	observability deb deb-test docker-build clean
 
 run: $(VENV)/.runs
@@ -65,12 +65,15 @@ debian-set:
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-# The same source with its hot rooms compiled by mypyc; `make unit-optimized` runs the tests on it.
+# The same source with its hot rooms compiled by mypyc, and the tests on it; live ones take six minutes.
 build-optimized: $(STAMP)
 	GATEWAYD_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 unit-optimized: build-optimized
-	$(BIN)/python -m tests.optimized
+	$(BIN)/python -m tests.optimized tests/unit tests/simulated
+
+live-optimized: build-optimized
+	$(BIN)/python -m tests.optimized tests/live
 
 benchmark: build-optimized
 	$(BIN)/python -m benchmarks

@@ -33,6 +33,7 @@ class Leaf(Way):
     """A resource that answers all below it itself."""
 
     isLeaf = True
+    server: Any = None  # Twisted sets it in whatever becomes a child; compiled, it has to be declared
     filters: Filters | None = None  # of its route, set by the service
 
     def begin(self, exchange: Exchange) -> None:

@@ -39,6 +39,8 @@ class Versions:
         for version in ("1.0.0", "2.0.0"):
             package = folder / version / "gatewayd"
             shutil.copytree(ROOT / "gatewayd", package)
+            for library in ROOT.glob("*__mypyc*.so"):  # where the compiled wheel is tested
+                shutil.copy(library, package.parent)
             (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
         self.install("1.0.0")
         self.config = folder / "gatewayd.yaml"
