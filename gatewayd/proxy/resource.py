@@ -33,7 +33,7 @@ class Leaf(Way):
     """A resource that answers all below it itself."""
 
     isLeaf = True
-    server: Any = None  # Twisted sets it in whatever becomes a child; compiled, it has to be declared
+    server: Any = None  # set by Twisted's putChild; a compiled class has to declare it
     filters: Filters | None = None  # of its route, set by the service
 
     def begin(self, exchange: Exchange) -> None:
