@@ -156,7 +156,7 @@ class AccessLog:
             "protocol": "HTTP/1.1" if head.version == 11 else "HTTP/1.0",
             "status": exchange.status,
             "reason": exchange.reason,
-            "route": exchange.route,
+            "route": exchange.route_name,
             "upstream": exchange.upstream_name,
             "endpoint": endpoint.label if endpoint is not None else "-",
             "bytes_in": exchange.bytes_in,

@@ -123,7 +123,7 @@ def traffic(counters: Counters, upstreams: Iterable[Upstream], now: float) -> Fi
     """
     found = Figures()
     for key, exchange in counters.exchanges.items():
-        found.count("requests", [((*key, c), n) for c, n in _by_code(exchange.counts()).items()])
+        found.count("requests", [((*key, c), n) for c, n in _by_code(exchange.statuses).items()])
         _observe(found, "request_duration_seconds", key, exchange.duration)
         found.count("request_bytes", [(key, float(exchange.bytes_in))])
         found.count("response_bytes", [(key, float(exchange.bytes_out))])

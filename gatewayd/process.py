@@ -257,7 +257,7 @@ class Process:
                 "{reason}: {detail} (route {route}, upstream {upstream}, {method} {path}, request {id})",
                 reason=error.reason,
                 detail=error.detail,
-                route=exchange.route,
+                route=exchange.route_name,
                 upstream=exchange.upstream_name,
                 method=exchange.head.method.decode("latin-1"),
                 path=exchange.head.path.decode("latin-1"),

@@ -29,7 +29,6 @@ from gatewayd.core.limits import ALONE, Share
 from gatewayd.core.routes import Route
 from gatewayd.discovery.service import ZooKeeperService
 from gatewayd.process import lowered, room_for_clients
-from gatewayd.proxy.forward import ReverseProxyResource
 from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import Leaf
 from gatewayd.upstreams.checker import HealthChecker
@@ -259,8 +258,6 @@ class Serving(MultiService):
                 continue
             if was.filters is not None and leaf.filters is not None:
                 leaf.filters.adopt(was.filters, now)
-            if isinstance(was, ReverseProxyResource) and isinstance(leaf, ReverseProxyResource):
-                leaf.route.retries.adopt(was.route.retries)
         self.routes = routes
 
     def _switch_listeners(self, plan: Plan) -> None:

@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from gatewayd.core.retries import Budget
+
 BUCKETS: Final[tuple[float, ...]] = (
     0.001,
     0.0025,
@@ -28,6 +30,8 @@ BUCKETS: Final[tuple[float, ...]] = (
     60.0,
 )
 WINDOW: Final = 1000
+_PLACES: Final = 32  # for the buckets of a status code
+_UNTIMED: Final = 31
 
 
 class Tally:
@@ -59,6 +63,15 @@ class Tally:
         return self._counts
 
 
+def _bucket_of(seconds: float) -> int:
+    at = 0
+    for bound in BUCKETS:  # most times end early, and compiled this costs less than bisect
+        if seconds <= bound:
+            break
+        at += 1
+    return at
+
+
 class Histogram(Tally):
     """Counts by bucket of seconds; the last one is everything above."""
 
@@ -76,12 +89,7 @@ class Histogram(Tally):
 
     def observe(self, seconds: float) -> None:
         """Count one."""
-        at = 0
-        for bound in BUCKETS:  # most times end early, and compiled this costs less than bisect
-            if seconds <= bound:
-                break
-            at += 1
-        self.count(at)
+        self.count(_bucket_of(seconds))
         self.total += seconds
 
 
@@ -141,28 +149,64 @@ def summary_of(unsorted: Iterable[float]) -> Summary | None:
 
 
 class ExchangeCounters(Tally):
-    """Requests of one listener, route and upstream, by status code."""
+    """Requests of one listener, route and upstream.
 
-    __slots__ = ("bytes_in", "bytes_out", "duration", "listener", "place", "route", "upstream")
+    Tallied by status code and bucket of seconds in one number, so that a request counts once.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "listener", "place", "route", "seconds", "upstream")
 
     def __init__(self, listener: str, route: str, upstream: str) -> None:
         """Args: as they label it."""
         super().__init__()
-        self.listener = listener
-        self.route = route
-        self.upstream = upstream
-        self.place = b""  # the same as the access log writes it: its memo
-        self.duration = Histogram()
+        self.seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.place = b""  # the three below as the access log writes them: its memo
+        self.listener = listener
+        self.upstream = upstream
+        self.route = route
+
+    def ended(self, status: int, seconds: float) -> None:
+        """Count one that took so many seconds; a tunnel, which takes as long as it likes, none: -1."""
+        if seconds < 0.0:
+            self.count(status * _PLACES + _UNTIMED)
+        else:
+            self.count(status * _PLACES + _bucket_of(seconds))
+            self.seconds += seconds
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        """How many ended with each status code."""
+        found: dict[int, int] = {}
+        for number, count in self.counts().items():
+            status = number // _PLACES
+            found[status] = found.get(status, 0) + count
+        return found
+
+    @property
+    def duration(self) -> Histogram:
+        """How long they took."""
+        found = Histogram()
+        counts = found.counts()
+        for number, count in self.counts().items():
+            at = number % _PLACES
+            if at != _UNTIMED:
+                counts[at] = counts.get(at, 0) + count
+        found.total = self.seconds
+        return found
 
 
-class RouteCounters:
-    """What a route counts whatever becomes of its requests."""
+class RouteCounters(Budget):
+    """What a route counts whatever becomes of its requests.
+
+    It is the budget of the route's retries too: every request touches both, and they outlive a reload.
+    """
 
     __slots__ = ("in_flight", "rate_limited", "retries", "tunnels")
 
     def __init__(self) -> None:
+        super().__init__()
         self.in_flight = 0
         self.tunnels = 0
         self.rate_limited = 0

@@ -13,6 +13,7 @@ from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.deadlines import INFINITY
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.messages import RequestHead
+from gatewayd.core.routes import Route
 
 # States
 RECEIVED: Final = "received"  # a head is there; filters and rewrite come next
@@ -76,8 +77,7 @@ class Origin:
         self.scheme = scheme
         self.port = port
         self.trusted = trusted
-        self.forwarded_for: bytes = b""  # memo: the authority that `forwarded` was made for
-        self.forwarded: bytes = b""
+        self.forwarded: bytes = b""  # memo: the field lines that say so (core.forwarded)
 
 
 class Exchange:
@@ -87,7 +87,7 @@ class Exchange:
     client_ip: str = ""
     scheme: str = "http"
     request_id: bytes = b""
-    route: str = "-"
+    route: Route | None = None  # that it takes
     upstream: Any = None  # once a route leads to one
     upstream_name: str = "-"
     endpoint: Endpoint | None = None
@@ -133,6 +133,11 @@ class Exchange:
         head = self.head
         where = self.endpoint.label if self.endpoint else "-"
         return f"<Exchange {head.method.decode()} {head.path.decode()} {self.state} at {where}>"
+
+    @property
+    def route_name(self) -> str:
+        """As figures and logs say it."""
+        return self.route.name if self.route is not None else "-"
 
     def expired(self, now: float) -> None:
         """The wheel: the route's timeouts.request is over while it waits for an endpoint."""

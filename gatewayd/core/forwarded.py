@@ -47,15 +47,18 @@ def introduce(exchange: Exchange, trusted: Networks, ids: RequestIds) -> bytes:
         exchange.client_ip = origin.peer
         exchange.scheme = origin.scheme
         exchange.request_id = request_id = ids.next()
-        authority = head.authority
-        if authority != origin.forwarded_for or not origin.forwarded:
-            origin.forwarded_for = authority
-            origin.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+        if not origin.forwarded:
+            origin.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
                 _node(origin.peer),
                 origin.scheme.encode(),
-                b"X-Forwarded-Host: %b\r\n" % authority if authority else b"",
             )
-        return b"%bX-Request-Id: %b\r\n" % (origin.forwarded, request_id)
+        if not head.authority:  # HTTP/1.0 may come without
+            return b"%bX-Request-Id: %b\r\n" % (origin.forwarded, request_id)
+        return b"%bX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n" % (
+            origin.forwarded,
+            head.authority,
+            request_id,
+        )
     return _introduce_trusted(exchange, trusted, ids)
 
 

@@ -21,41 +21,48 @@ _ALWAYS: Final = 3  # retries a second that are never refused (contract)
 
 
 class Budget:
-    """Retries of a route as a share of its requests over the last ten seconds."""
+    """What a route's retries may cost: a share of its requests over the last ten seconds."""
 
-    def __init__(self, share: float) -> None:
-        """Args: share: retries allowed per request, 0 to 1."""
-        self.share = share
+    __slots__ = ("_requests", "_retries", "_run", "_second")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._run = 0  # requests of this second, not in _requests yet: see counters.Tally
         self._requests = [0] * _SLOTS
         self._retries = [0] * _SLOTS
-        self._second = 0
 
-    def _turn(self, now: float) -> int:
-        """Forget the seconds that have gone by; the index of the current one."""
-        second = int(now)
+    def _turn(self, second: int) -> None:
+        """Go on to a second, and forget those that are over."""
+        self._requests[self._second % _SLOTS] += self._run
+        self._run = 0
         for passed in range(min(second - self._second, _SLOTS)):
             slot = (second - passed) % _SLOTS
             self._requests[slot] = self._retries[slot] = 0
-        self._second = max(second, self._second)
-        return self._second % _SLOTS
+        self._second = second
 
     def request(self, now: float) -> None:
-        """Count a request."""
+        """Count a request; one that began before the last one's second counts with it."""
         second = int(now)
-        if second != self._second:
-            self._turn(now)
-        self._requests[second % _SLOTS] += 1
+        if second > self._second:
+            self._turn(second)
+        self._run += 1
 
-    def has_room(self, now: float) -> bool:
-        """Whether a retry may be made."""
-        slot = self._turn(now)
-        if self._retries[slot] < _ALWAYS:
+    def has_room(self, share: float, now: float) -> bool:
+        """Whether a retry may be made.
+
+        Args:
+            share: retries allowed per request, 0 to 1.
+            now: in seconds, as for the others.
+        """
+        self._turn(max(int(now), self._second))
+        if self._retries[self._second % _SLOTS] < _ALWAYS:
             return True
-        return sum(self._retries) < self.share * sum(self._requests)
+        return sum(self._retries) < share * sum(self._requests)
 
     def retry(self, now: float) -> None:
         """Count a retry."""
-        self._retries[self._turn(now)] += 1
+        self._turn(max(int(now), self._second))
+        self._retries[self._second % _SLOTS] += 1
 
 
 class RetryPolicy:
@@ -80,13 +87,8 @@ class RetryPolicy:
         self.attempts = attempts
         self.when = frozenset(when)
         self.methods = frozenset(method.encode() for method in methods)
-        self.budget = Budget(budget)
+        self.budget = budget
         self.buffer = buffer
-
-    def adopt(self, former: RetryPolicy) -> None:
-        """Go on with the budget of a policy that this one replaces: a reload forgives nothing."""
-        former.budget.share = self.budget.share
-        self.budget = former.budget
 
     def refusal(self, kind: str, method: bytes, *, tries: int, sent: bool, held: bool) -> str:
         """Why a failed request is not tried again; empty if it may be, budget permitting.

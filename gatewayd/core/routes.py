@@ -141,11 +141,11 @@ class Route:
         self, name: str, match: Match, *, priority: int = 0, order: int = 0, leaf: Any = None
     ) -> None:
         """Args: name: unique. priority: higher first. order: its place in the file. leaf: serves it."""
+        self.leaf = leaf  # first: all that a request asks for
         self.name = name
         self.match = match
         self.priority = priority
         self.order = order
-        self.leaf = leaf
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
@@ -166,18 +166,20 @@ class _Node:
         self.routes: list[Route] = []  # whose prefix ends here
         self.slashed: list[Route] = []  # whose prefix ends here with a slash
         # What a walk asks of it, so that it need not look into the above
-        self.is_deep = False
+        self.steps: dict[bytes, _Node | Route] = {}  # as below, but for a node that is but a route
         self.decides = False
         self.only: Route | None = None  # if nothing but the prefix counts
 
     def settle(self) -> None:
-        """All routes are there."""
+        """All routes are there, and what is below is settled."""
         _by_conditions(self.routes)
         _by_conditions(self.slashed)
-        self.is_deep = bool(self.below)
         self.decides = bool(self.routes or self.slashed)
         if not self.slashed and self.routes and not self.routes[0].match.weight:
             self.only = self.routes[0]
+        for piece, child in self.below.items():
+            is_last = child.only is not None and not child.below
+            self.steps[piece] = child.only if is_last and child.only is not None else child
 
 
 class _Rungs:
@@ -208,10 +210,10 @@ class _Rungs:
         for routes in self.exact.values():
             _by_conditions(routes)
         nodes = [self.root]
-        while nodes:
-            node = nodes.pop()
-            node.settle()
+        for node in nodes:
             nodes.extend(node.below.values())
+        for node in reversed(nodes):
+            node.settle()
 
     def sure(self, path: bytes) -> Route | None:
         """The route of a path, where nothing but its prefix has to be looked at; else None."""
@@ -219,16 +221,16 @@ class _Rungs:
             return None
         node = self.root
         found = node.only
-        if node.is_deep:
+        if node.steps:
             for piece in _pieces(path, self.depth + 1):
-                child = node.below.get(piece)
-                if child is None:
+                step = node.steps.get(piece)
+                if step is None:
                     break
-                node = child
+                if isinstance(step, Route):
+                    return step
+                node = step
                 if node.decides:
                     found = node.only
-                if not node.is_deep:
-                    break
         return found
 
     def candidates(self, path: bytes) -> Iterable[Route]:
@@ -366,6 +368,7 @@ class Table:
         self._exact: dict[str, _Host] = {}
         self._wildcards: dict[str, _Host] = {}  # by `.example.com`
         self._any = _Host()
+        self._only: dict[str, Route] = {}  # of hosts that have but one, which takes all
         for route in self.routes:
             for host in route.match.hosts:
                 if host.startswith("*"):
@@ -376,6 +379,9 @@ class Table:
                 self._any.add(route)
         for table in (*self._exact.values(), *self._wildcards.values(), self._any):
             table.compile()
+        for host, table in self._exact.items():
+            if table.only is not None:
+                self._only[host] = table.only
 
     def find(self, head: RequestHead, scheme: str) -> Route:
         """The route that a request takes.
@@ -388,6 +394,9 @@ class Table:
             NoRoute: none matches.
             NoMethod: some would, but for the method.
         """
+        only = self._only.get(head.host) if self._only else None
+        if only is not None:
+            return only
         allowed: list[str] = []
         if self._exact or self._wildcards:
             for table in self._named(head.host):

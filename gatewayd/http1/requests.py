@@ -110,11 +110,12 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     upgrade = b""
     connection = b""
     known = _known
+    hosts = _hosts
     del lines[0]
     for line in lines:
         kind = known.get(line, -1)
         if kind < 0:
-            kind = _memo.classify(line)
+            kind = HOST if not host_line and line in hosts else _memo.classify(line)
             if kind < 0:
                 raise BadRequest("a malformed header field")
         if kind == KEEP:

@@ -35,6 +35,7 @@ from gatewayd.core.forwarded import request_key
 from gatewayd.core.messages import CHUNKED, Edits, ResponseHead, name_of
 from gatewayd.core.retries import ANSWERS, CONNECT_FAILURE, RESET, TIMEOUT, RetryPolicy
 from gatewayd.core.rewrites import Rewrite
+from gatewayd.core.routes import Route
 from gatewayd.http1.bodies import Piece
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
@@ -95,18 +96,20 @@ class ReverseProxyResource(Leaf):
             sample = upstream.choose()
             route = Forwarding(Context.standalone(sample.clock, sample.wheel))
         super().__init__(route.context, response_edits=route.response_edits)
-        self.upstream = upstream
-        self.route = route
+        # First what every request asks for, so that it lies together.
         self._upstream = upstream
+        self._counters = route.context.counters.route(route.name)
+        self._account: ExchangeCounters | None = None  # where the last exchange was counted,
+        self._accounted: Route | None = None  # and by which route it came
         self._rewrite = route.rewrite
         self._request_edits = route.request_edits
         self._preserve_host = route.preserve_host
         self._request_timeout = route.request_timeout or float("inf")
         self._stream_timeout = route.stream_timeout
-        self._retries = route.retries
         self._buffer = route.retries.buffer if route.retries.attempts else 0
-        self._counters = route.context.counters.route(route.name)
-        self._account: ExchangeCounters | None = None
+        self._retries = route.retries
+        self.upstream = upstream
+        self.route = route
         self._tunnel = Tunnel(self, route.context)
 
     def __repr__(self) -> str:
@@ -117,7 +120,7 @@ class ReverseProxyResource(Leaf):
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange on its way."""
         self._counters.in_flight += 1
-        self._retries.budget.request(exchange.started)
+        self._counters.request(exchange.started)
         upstream: Upstream = self._upstream.choose()
         exchange.upstream = upstream
         exchange.upstream_name = upstream.name
@@ -238,7 +241,7 @@ class ReverseProxyResource(Leaf):
         if not ended and exchange.connection is connection:
             connection.watch(exchange.client)
             exchange.client.resume()
-        if len(exchange.held) > self._buffer:
+        if exchange.held and len(exchange.held) > self._buffer:
             exchange.held = b""
             exchange.streamed = True
 
@@ -449,8 +452,7 @@ class ReverseProxyResource(Leaf):
         now = self.context.clock()
         if self._refusal(exchange, kind, sent=sent) or now >= exchange.deadline:
             return False
-        budget = self._retries.budget
-        if not budget.has_room(now):
+        if not self._counters.has_room(self._retries.budget, now):
             self._counters.retried(kind, "refused")
             return False
         assert exchange.endpoint is not None
@@ -458,7 +460,7 @@ class ReverseProxyResource(Leaf):
         other = exchange.upstream.pick_other(tried)
         if other is None:
             return False
-        budget.retry(now)
+        self._counters.retry(now)
         exchange.tried = tried
         if exchange.retried:
             self._counters.retried(exchange.retried, "failure")
@@ -516,14 +518,15 @@ class ReverseProxyResource(Leaf):
         account = self._account
         if (
             account is None
+            or self._accounted is not exchange.route
             or account.listener != listener
-            or account.route != exchange.route
             or account.upstream != exchange.upstream_name
         ):
             account = self.context.counters.exchange(
-                listener, exchange.route, exchange.upstream_name
+                listener, exchange.route_name, exchange.upstream_name
             )
             self._account = account
+            self._accounted = exchange.route
         return account
 
 

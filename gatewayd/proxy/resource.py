@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -32,7 +32,7 @@ _NOBODY = Networks()
 class Leaf(Way):
     """A resource that answers all below it itself."""
 
-    isLeaf = True
+    isLeaf: ClassVar[bool] = True
     server: Any = None  # set by Twisted's putChild; a compiled class has to declare it
     filters: Filters | None = None  # of its route, set by the service
 
@@ -99,8 +99,9 @@ class Root(Leaf):
             return
         if self._trace.on:
             self._trace.write(f"{exchange!r} of {exchange.client_ip} takes {route!r}")
-        exchange.route = route.name
-        exchange.way = leaf = route.leaf
+        leaf: Leaf = route.leaf
+        exchange.route = route
+        exchange.way = leaf
         if leaf.filters is not None:
             refusal = leaf.filters.refusal(exchange, context.clock())
             if refusal is not None:

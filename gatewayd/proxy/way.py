@@ -40,7 +40,7 @@ class Way:
     def refuse(self, exchange: Exchange, error: GatewayError) -> None:
         """Answer with an error."""
         exchange.reason = error.reason
-        self.context.counters.answered(exchange.origin.listener, exchange.route, error.reason)
+        self.context.counters.answered(exchange.origin.listener, exchange.route_name, error.reason)
         if self.context.on_error is not None:
             self.context.on_error(exchange, error)
         head, body = error_answer(exchange, error)
@@ -72,13 +72,11 @@ class Way:
         account = exchange.account
         if account is None:
             account = exchange.account = context.counters.exchange(
-                exchange.origin.listener, exchange.route, exchange.upstream_name
+                exchange.origin.listener, exchange.route_name, exchange.upstream_name
             )
-        account.count(exchange.status)
+        account.ended(exchange.status, -1.0 if tunnelled else ended - exchange.started)
         account.bytes_in += exchange.bytes_in
         account.bytes_out += exchange.bytes_out
-        if not tunnelled:
-            account.duration.observe(ended - exchange.started)
         if exchange.gate is not None:
             exchange.gate.leave()
         client = exchange.client

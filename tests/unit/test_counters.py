@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 from math import ceil, fsum
 from random import Random
@@ -10,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.core.counters import BUCKETS, WINDOW, Counters, Histogram, Summary, Window
+from gatewayd.core.counters import (
+    BUCKETS,
+    WINDOW,
+    Counters,
+    ExchangeCounters,
+    Histogram,
+    Summary,
+    Window,
+)
 
 quick = settings(deadline=None, database=None, max_examples=50)
 
@@ -49,6 +58,31 @@ class HistogramTests(SynchronousTestCase):
     def test_bounds_rise(self) -> None:
         """The bounds are in order, or bisecting them would be wrong."""
         self.assertEqual(sorted(set(BUCKETS)), list(BUCKETS))
+
+
+class ExchangeCountersTests(SynchronousTestCase):
+    """Status codes and durations, tallied in one number."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 999),
+                st.sampled_from((-1.0, 0.0, 0.001, 0.0011, 25.0, 60.0, 61.0, 1e9)),
+            )
+        )
+    )
+    def test_apart(self, ended: list[tuple[int, float]]) -> None:
+        """Each is told as if it had been counted alone; tunnels have no duration."""
+        counters, duration = ExchangeCounters("web", "api", "users"), Histogram()
+        for number, (status, seconds) in enumerate(ended):
+            counters.ended(status, seconds)
+            if seconds >= 0.0:
+                duration.observe(seconds)
+            if not number % 7:  # reading in between changes nothing
+                self.assertEqual(number + 1, sum(counters.statuses.values()))
+        self.assertEqual(Counter(status for status, _ in ended), counters.statuses)
+        self.assertEqual(duration.buckets, counters.duration.buckets)
+        self.assertEqual(duration.total, counters.duration.total)
 
 
 class WindowTests(SynchronousTestCase):
@@ -117,7 +151,7 @@ class CountersTests(SynchronousTestCase):
         counters = Counters()
         exchange = counters.exchange("web", "api", "users")
         exchange.bytes_in += 5
-        exchange.count(200)
+        exchange.ended(200, 0.1)
         self.assertIs(counters.exchange("web", "api", "users"), exchange)
         self.assertIs(counters.route("api"), counters.route("api"))
         self.assertIs(counters.listener("web"), counters.listener("web"))
@@ -145,7 +179,8 @@ class CountersTests(SynchronousTestCase):
         self.assertFalse(listener.paused)
         self.assertEqual((route.in_flight, route.tunnels, route.rate_limited), (0, 0, 0))
         exchange = counters.exchange("web", "api", "a")
-        self.assertEqual((exchange.bytes_in, exchange.bytes_out, exchange.counts()), (0, 0, {}))
+        self.assertEqual((exchange.bytes_in, exchange.bytes_out, exchange.statuses), (0, 0, {}))
+        self.assertEqual((0, 0.0), (sum(exchange.duration.buckets), exchange.duration.total))
 
     def test_retries(self) -> None:
         """Retries are counted by what failed and how the retry went."""

@@ -25,6 +25,7 @@ from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.endpoints import Endpoint, Member
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
+from gatewayd.core.routes import Match, Route
 from gatewayd.logs import WAITING, AppLog, LineWriter
 
 quick = settings(deadline=None, database=None, max_examples=150)
@@ -93,7 +94,7 @@ def served(**changes: Any) -> Exchange:
     exchange = Exchange(head, None, origin, 100.25)
     exchange.client_ip = "192.0.2.1"
     exchange.request_id = b"ab12cd34-1"
-    exchange.route = "api"
+    exchange.route = Route("api", Match())
     exchange.upstream_name = "users"
     exchange.endpoint = Endpoint(Member(parse_host_port("127.0.0.1:2003")))
     exchange.status = 200
@@ -112,7 +113,7 @@ def served(**changes: Any) -> Exchange:
 def counted(exchange: Exchange) -> Exchange:
     """As a way has ended it."""
     exchange.account = ExchangeCounters(
-        exchange.origin.listener, exchange.route, exchange.upstream_name
+        exchange.origin.listener, exchange.route_name, exchange.upstream_name
     )
     return exchange
 
@@ -124,7 +125,6 @@ def refused() -> Exchange:
     exchange.head.version = 10
     exchange.client_ip = "unix"
     exchange.request_id = b"ab12cd34-2"
-    exchange.route = "-"
     exchange.status = 404
     exchange.reason = "no_route"
     exchange.ended = 100.0001

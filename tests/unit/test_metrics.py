@@ -123,11 +123,13 @@ class MetricsTestCase(SynchronousTestCase):
         self.gateway = gateway = Assembled(GATEWAY)
         counters = gateway.context.counters
         exchange = counters.exchange("web", "api", "users")
-        exchange.counts().update({200: 7, 499: 1, 503: 2})
+        for seconds in (0.0005, 0.002, 0.3, 100.0, -1.0, -1.0, -1.0):
+            exchange.ended(200, seconds)
+        for status in (499, 503, 503):
+            exchange.ended(status, -1.0)
         exchange.bytes_in, exchange.bytes_out = 100, 2_000
-        for seconds in (0.0005, 0.002, 0.3, 100.0):
-            exchange.duration.observe(seconds)
-        counters.exchange("web", "-", "-").counts().update({404: 3})
+        for _ in range(3):
+            counters.exchange("web", "-", "-").ended(404, -1.0)
         route = counters.route("api")
         route.in_flight, route.tunnels, route.rate_limited = 4, 1, 5
         route.retried("reset", "success")
@@ -373,12 +375,14 @@ class Figures(MetricsTestCase):
     def test_odd_codes(self) -> None:
         """Outside 100 to 599 they are `other`, all together."""
         odd = {99: 1, 100: 2, 599: 4, 600: 8, 799: 16, 999: 32}
-        for tally in (
-            self.gateway.context.counters.exchange("web", "api", "users"),
-            self.gateway.upstreams["users"].counters,
-        ):
-            tally.counts().clear()
-            tally.counts().update(odd)
+        exchange = self.gateway.context.counters.exchange("web", "api", "users")
+        exchange.counts().clear()
+        for code, times in odd.items():
+            for _ in range(times):
+                exchange.ended(code, 0.1)
+        tally = self.gateway.upstreams["users"].counters.counts()
+        tally.clear()
+        tally.update(odd)
         expected = {"100": 2, "599": 4, "other": 57}
         found = self.samples()
         self.assertEqual(
@@ -427,9 +431,8 @@ class Figures(MetricsTestCase):
         snapshot.add(process_figures(counters, "0"))
         before = render(snapshot, "")[1]
         exchange = counters.exchange("web", "api", "users")
-        exchange.count(200)
-        exchange.duration.observe(1.0)
-        counters.exchange("web", "new", "-").count(200)
+        exchange.ended(200, 1.0)
+        counters.exchange("web", "new", "-").ended(200, -1.0)
         users = self.gateway.upstreams["users"]
         users.counters.count(200)
         users.counters.response_header.observe(1.0)

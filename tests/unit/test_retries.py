@@ -92,7 +92,7 @@ class Budgets(SynchronousTestCase):
     )
     def test_naive(self, share: float, steps: list[tuple[float, int, int]]) -> None:
         """Says the same as a model that forgets nothing."""
-        budget, model = Budget(share), NaiveBudget(share)
+        budget, model = Budget(), NaiveBudget(share)
         now = 1000.0
         for passed, requests, retries in steps:
             now += passed
@@ -100,32 +100,32 @@ class Budgets(SynchronousTestCase):
                 budget.request(now)
                 model.requests.append(int(now))
             for _ in range(retries):
-                self.assertEqual(model.has_room(now), budget.has_room(now))
-                if budget.has_room(now):
+                self.assertEqual(model.has_room(now), budget.has_room(share, now))
+                if budget.has_room(share, now):
                     budget.retry(now)
                     model.retries.append(int(now))
 
     def test_three_a_second_always(self) -> None:
         """Also where the share is 0 and nothing was asked."""
-        budget = Budget(0.0)
+        budget = Budget()
         made = 0
         for tenth in range(50):
             now = 7.0 + tenth / 10
             for _ in range(5):
-                if budget.has_room(now):
+                if budget.has_room(0.0, now):
                     budget.retry(now)
                     made += 1
         self.assertEqual(5 * 3, made)
 
     def test_a_storm(self) -> None:
         """Where all fails, retries add a fifth of the requests and no more."""
-        budget = Budget(0.2)
+        budget = Budget()
         requests = retries = 0
         for thousandth in range(30_000):
             now = 100 + thousandth / 1000
             budget.request(now)
             requests += 1
-            if budget.has_room(now):
+            if budget.has_room(0.2, now):
                 budget.retry(now)
                 retries += 1
         self.assertEqual(6000, retries)
@@ -133,12 +133,12 @@ class Budgets(SynchronousTestCase):
 
     def test_who_began_long_ago(self) -> None:
         """Counts still, and turns no time back."""
-        budget = Budget(1.0)
+        budget = Budget()
         for _ in range(4):
             budget.request(50.0)
         budget.request(42.0)  # its head took eight seconds
         for _ in range(5):
-            self.assertTrue(budget.has_room(50.5))
+            self.assertTrue(budget.has_room(1.0, 50.5))
             budget.retry(50.5)
-        self.assertFalse(budget.has_room(50.9))
-        self.assertTrue(budget.has_room(51.0))
+        self.assertFalse(budget.has_room(1.0, 50.9))
+        self.assertTrue(budget.has_room(1.0, 51.0))

@@ -12,7 +12,6 @@ from gatewayd.config.difference import Change, difference, refused
 from gatewayd.core.breaker import OPEN, Breaker, BreakerRules
 from gatewayd.core.health import ActiveRules, Health, PassiveRules
 from gatewayd.core.limits import ALONE, RateLimit, Share
-from gatewayd.core.retries import RetryPolicy
 from tests.unit.balancing import endpoints
 from tests.unit.config_cases import BASE, fine
 
@@ -133,14 +132,6 @@ class Becoming(SynchronousTestCase):
         )
         assert member.breaker is not None
         self.assertEqual(other, member.breaker.rules)
-
-    def test_budget(self) -> None:
-        """Retries made before count after, against the new share."""
-        former, policy = RetryPolicy(budget=0.5), RetryPolicy(budget=0.1)
-        budget = former.budget
-        policy.adopt(former)
-        self.assertIs(budget, policy.budget)
-        self.assertEqual(0.1, policy.budget.share)
 
 
 class Differences(SynchronousTestCase):
