@@ -470,6 +470,29 @@ def test_a_stray_byte_after_a_spliced_body(pair: Pair) -> None:
             assert client.ask(get("/after")).body == b"ok"
 
 
+def test_a_source_that_falters(pair: Pair) -> None:
+    """Of bulk the kernel gathers a quarter of a megabyte before it wakes the gateway; less comes too."""
+    sizes = [3 * MIB, 100, 70_000, 2 * MIB, 1, 200_000, 5]
+    received = threading.Semaphore(0)
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % sum(sizes))
+        for size in sizes:
+            for piece in blocks(size):
+                connection.send(piece)
+            assert received.acquire(timeout=5)
+
+    pair.upstream.on("/falters", play)
+    with pair.daemon.client() as client:
+        for _ in range(3):
+            client.send(get("/falters"))
+            assert client.read_head().status == 200
+            for size in sizes:
+                assert client.read_exactly(size) == b"".join(blocks(size))
+                received.release()
+            assert client.ask(get("/after")).body == b"ok"
+
+
 def test_spliced_and_small_answers_interleaved(pair: Pair) -> None:
     """The transports are themselves again after each."""
     pair.upstream.on("/big", serve("length", 300000))
