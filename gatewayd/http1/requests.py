@@ -69,7 +69,7 @@ _SLASH: Final = 0x2F
 _memo: Final = LineMemo(request_kind)
 _known: Final = _memo.known
 # What lines say that were read before. Looking a line up again costs little: it knows its hash.
-_hosts: dict[bytes, tuple[bytes, str]] = {}
+_hosts: dict[bytes, str] = {}
 _lengths: dict[bytes, tuple[int, bytes]] = {}
 
 
@@ -294,7 +294,9 @@ def _read_host(head: RequestHead, line: bytes) -> None:
         if not head.authority:
             return
     if not head.authority:
-        head.authority, head.host = _host_of(line)
+        head.authority = line[5:].strip(b" \t")
+        host = _hosts.get(line)
+        head.host = host if host is not None else _remember_host(line, head.authority)
         return
     if line:
         host_name(value_of(line))
@@ -304,18 +306,15 @@ def _read_host(head: RequestHead, line: bytes) -> None:
     head.host = host_name(head.authority)
 
 
-def _host_of(line: bytes) -> tuple[bytes, str]:
-    """A Host line's authority and host name."""
-    found = _hosts.get(line)
-    if found is None:
-        authority = value_of(line)
-        # Interned, as routes' hosts are: what is looked up is found without a look at its letters.
-        found = (authority, intern(host_name(authority)))
-        if len(_hosts) >= _HOSTS:
-            _hosts.clear()
-        if len(line) <= _HOST_LINE:
-            _hosts[line] = found
-    return found
+def _remember_host(line: bytes, authority: bytes) -> str:
+    """A Host line's host name."""
+    # Interned, as routes' hosts are: what is looked up is found without a look at its letters.
+    host = intern(host_name(authority))
+    if len(_hosts) >= _HOSTS:
+        _hosts.clear()
+    if len(line) <= _HOST_LINE:
+        _hosts[line] = host
+    return host
 
 
 def host_name(authority: bytes) -> str:
