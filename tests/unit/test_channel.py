@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.addresses import Address, Networks
+from gatewayd.core.balancers import RoundRobin
 from gatewayd.core.counters import ListenerCounters
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.exchange import Origin
@@ -17,9 +19,12 @@ from gatewayd.core.routes import Match, Route, Table
 from gatewayd.http1.requests import PathRules
 from gatewayd.proxy.channel import ServerChannel
 from gatewayd.proxy.context import Context
+from gatewayd.proxy.forward import Forwarding, ReverseProxyResource
 from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import Root
 from gatewayd.proxy.terms import ClientTimeouts, Limits, Terms
+from gatewayd.upstreams.pool import HTTPConnectionPool
+from gatewayd.upstreams.upstream import Upstream
 from tests.unit.upstream_fakes import FakeTransport
 
 
@@ -37,17 +42,6 @@ class Source:
 
     def resume(self) -> None:
         """They are taken again."""
-
-
-class Holder:
-    """A leaf that answers when its test does."""
-
-    filters = None
-    exchange: Any = None
-
-    def begin(self, exchange: Any) -> None:
-        """Take it."""
-        self.exchange = exchange
 
 
 class Full(FakeTransport):
@@ -71,7 +65,18 @@ class Ends(SynchronousTestCase):
         """By then the source is in the pool: paused, it would keep another client waiting."""
         clock = Clock()
         context = Context.standalone(clock.seconds, Wheel(0.0))
-        leaf = Holder()
+        wheel = context.wheel
+        awaited = Upstream(
+            "main",
+            balancer=RoundRobin,
+            pool=HTTPConnectionPool(clock, wheel=wheel),
+            counters=context.counters.upstream("main"),
+            random=Random(1),
+            clock=clock.seconds,
+            wheel=wheel,
+            later=lambda call: clock.callLater(0, call),
+        )
+        leaf = ReverseProxyResource(awaited, route=Forwarding(context))
         table = Table([Route("all", Match(), leaf=leaf)])
         terms = Terms(
             Root(context, table, Networks()),
@@ -94,7 +99,7 @@ class Ends(SynchronousTestCase):
         transport = Full(channel)
         channel.makeConnection(transport)
         channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        exchange = leaf.exchange
+        exchange = channel.exchange  # waits for a first membership
         exchange.connection = source = Source()
         head = ResponseHead([b"A: b"])
         head.length = CHUNKED
