@@ -5,8 +5,8 @@ reading of one transport and the writing of the other for as long as the body la
 gives both back, and the pipe only when it is empty. Works on Linux between plain sockets.
 
 While a body of known length comes fast, the kernel is asked to wake us for 256 KiB at once
-(SO_RCVLOWAT) rather than for each piece: a fifth less CPU, and a fifth more throughput. What a source
-that falters left below that is fetched within 5 ms, and then each piece as it comes again.
+(SO_RCVLOWAT) rather than for each piece. What a source that falters leaves below that is fetched
+within 10 ms, and each piece as it comes again until bulk does. A sink that cannot keep up ends it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ ENDLESS: Final = 1 << 62  # bytes, of what has no length
 _PIPE: Final = 1 << 20
 _BULK: Final = 65536  # bytes at once
 _GATHERED: Final = 262_144  # bytes that bulk may gather in the source's socket before it is read
-_FALTER: Final = 0.005  # seconds without a byte, after which bulk is none
+_FALTER: Final = 0.005  # seconds without a read, after which bulk is none
 _F_SETPIPE_SZ: Final = 1031
+_F_GETPIPE_SZ: Final = 1032
 _SPLICE_F_MOVE: Final = 1
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_MORE: Final = 4
@@ -37,7 +38,8 @@ _FLAGS: Final = _SPLICE_F_MOVE | _SPLICE_F_NONBLOCK
 _splice: Final[Any] = getattr(os, "splice", None)  # Linux, from Python 3.10 on
 _KEPT: Final = 64  # pipes: a megabyte of kernel memory each at most
 
-_pipes: list[tuple[int, int]] = []
+Pipe = tuple[int, int, int]  # its reading and its writing end, and the bytes it holds
+_pipes: list[Pipe] = []
 
 
 def possible(source: Any, sink: Any) -> bool:
@@ -84,11 +86,12 @@ class Pump:
         self._has_length = length < ENDLESS
         self._is_bulk = False
         self._waiting = False
+        self._hindered = False  # the sink could not keep up, now or before
         self._low = 1  # bytes for which the source counts as readable
         self._faltering: Any = None  # the call that looks after bulk, while there is some
         self._has_come = False  # since its last look
         self._broken = False  # the sink's connection
-        self._pipe: tuple[int, int] | None = _pipes.pop() if _pipes else _new_pipe()
+        self._pipe: Pipe | None = _pipes.pop() if _pipes else _new_pipe()
         # Good while the sockets are open: whoever closes one stops its pump.
         self._from: int = source.socket.fileno()
         self._to: int = sink.socket.fileno()
@@ -133,12 +136,14 @@ class Pump:
         self._inside += size
         self._is_bulk = self._has_length and size >= _BULK
         self._has_come = True
-        if self._is_bulk or self._low > 1:
-            self._gather(min(_GATHERED, self._left))
         self._empty()
         self._moved(size)
-        if self._pipe is not None and not self._left and not self._inside:
+        if self._pipe is None:
+            return None
+        if not self._left and not self._inside:
             self._finish()
+        elif not self._hindered and (self._is_bulk or self._low > 1) and pipe[2] >= _GATHERED:
+            self._gather(min(_GATHERED, self._left))
         return None
 
     def _empty(self) -> bool:
@@ -154,7 +159,7 @@ class Pump:
             except OSError as error:
                 self._broken = not isinstance(error, BlockingIOError)
                 if not self._waiting:
-                    self._waiting = True
+                    self._waiting = self._hindered = True
                     self._gather(1)
                     self._source.stopReading()
                     self._sink.startWriting()
@@ -182,7 +187,6 @@ class Pump:
 
     def _gather(self, low: int) -> None:
         """Have the source count as readable from so many bytes on."""
-        low = max(low, 1)
         if low == self._low:
             return
         self._low = low
@@ -212,8 +216,8 @@ class Pump:
         self._ended()
 
 
-def _new_pipe() -> tuple[int, int]:
-    pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    with suppress(OSError):  # over the user's share of pipe memory: 64 KiB work as well
-        fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, _PIPE)
-    return pipe
+def _new_pipe() -> Pipe:
+    source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    with suppress(OSError):  # over the user's share of pipe memory: a small one works as well
+        fcntl.fcntl(sink, _F_SETPIPE_SZ, _PIPE)
+    return source, sink, fcntl.fcntl(sink, _F_GETPIPE_SZ)

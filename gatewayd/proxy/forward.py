@@ -68,7 +68,7 @@ class Forwarding:
         retries: RetryPolicy | None = None,
     ) -> None:
         """Args: as in the configuration, in seconds; stream_timeout None = the upstream's read,
-        retries None = with their defaults.
+        retries None = with their defaults. Figures and the retries' budget are those of the name.
         """
         self.context = context
         self.name = name

@@ -1,0 +1,184 @@
+"""net.splice: what bulk asks of the kernel, and that it is taken back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.net import splice
+
+MIB = 1 << 20
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = socket.create_connection(server.getsockname())
+        there, _ = server.accept()
+    return here, there
+
+
+class Side:
+    """An eager transport, as far as a pump goes; `peer` is the other end of its socket."""
+
+    def __init__(self, reactor: Clock) -> None:
+        self.socket, self.peer = connected()
+        self.socket.setblocking(False)
+        self.reactor = reactor
+        self.connected = True
+        self.moved = 0
+        self.doRead: Any = None
+        self.doWrite: Any = None
+        self.reads = False
+
+    def startReading(self) -> None:
+        """Want events."""
+        self.reads = True
+
+    def stopReading(self) -> None:
+        """Want none."""
+        self.reads = False
+
+    startWriting = stopWriting = resume = lambda self: None
+
+    @property
+    def low(self) -> int:
+        """From how many bytes on it counts as readable."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+class Gathering(SynchronousTestCase):
+    """SO_RCVLOWAT of the source, while bulk comes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.source, self.sink = Side(self.clock), Side(self.clock)
+        for each in (self.source, self.sink):
+            self.addCleanup(each.socket.close)
+            self.addCleanup(each.peer.close)
+        pipes = patch.object(splice, "_pipes", [])
+        pipes.start()
+        self.addCleanup(pipes.stop)
+        self.ended = 0
+
+    def pump(self, length: int) -> splice.Pump:
+        """Begin."""
+
+        def ended() -> None:
+            self.ended += 1
+
+        pump = splice.Pump(
+            self.source, self.sink, length, lambda size: None, lambda is_blocked: None, ended
+        )
+        self.addCleanup(pump.stop)
+        return pump
+
+    def bring(self, size: int) -> None:
+        """Bytes come, and go on; the sink's peer takes them."""
+        self.source.peer.sendall(bytes(size))
+        taken = 0
+        while taken < size:
+            self.assertIsNone(self.source.doRead())
+            if self.ended:
+                return
+            taken += len(self.sink.peer.recv(size))
+
+    def state(self) -> tuple[int, int]:
+        """What is asked of the kernel, and how many calls are to come."""
+        return self.source.low, len(self.clock.getDelayedCalls())
+
+    def test_bulk_gathers_until_it_falters(self) -> None:
+        """A look every 5 ms; one that sees no read is the last, and bulk may come again."""
+        self.pump(10 * MIB)
+        self.bring(1000)
+        self.assertEqual((1, 0), self.state())
+        self.source.peer.sendall(bytes(100_000))
+        while self.source.low == 1:
+            self.source.doRead()
+        for _ in range(3):
+            self.assertEqual((262_144, 1), self.state())
+            self.clock.advance(0.0025)
+            self.source.peer.sendall(bytes(1000))
+            self.source.doRead()
+            self.clock.advance(0.0025)
+        self.clock.advance(0.005)
+        self.assertEqual((1, 0), self.state())
+        self.source.doRead()
+        self.assertEqual((1, 0), self.state())
+
+    def test_the_end_is_not_waited_beyond(self) -> None:
+        """The kernel waits for no more than there is to come; then the source is its own again."""
+        self.pump(400_000)
+        self.bring(200_000)
+        self.assertEqual((200_000, 1), self.state())
+        self.bring(150_000)
+        self.assertEqual((50_000, 1), self.state())
+        self.bring(50_000)
+        self.assertEqual(((1, 0), 1), (self.state(), self.ended))
+
+    def test_stopped(self) -> None:
+        """Whatever stops it, also when the socket is closed already."""
+        for closed in (False, True):
+            pump = self.pump(10 * MIB)
+            self.bring(200_000)
+            self.assertEqual((262_144, 1), self.state())
+            if closed:
+                self.source.socket.close()
+            else:
+                pump.stop()
+                self.assertEqual(1, self.source.low)
+        pump.stop()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_sink_that_cannot_keep_up(self) -> None:
+        """Bytes wait in the source's socket for it: none gather there any more."""
+        self.sink.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        self.sink.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        pump = self.pump(10 * MIB)
+        self.bring(100_000)
+        self.assertEqual((262_144, 1), self.state())
+        for each in (self.source.peer, self.sink.peer):
+            each.setblocking(False)
+        while self.source.reads:
+            with contextlib.suppress(BlockingIOError):
+                self.source.peer.send(bytes(100_000))
+            self.source.doRead()
+        self.assertEqual((1, 0), self.state())
+        while not self.source.reads:
+            with contextlib.suppress(BlockingIOError):
+                self.sink.peer.recv(100_000)
+            self.sink.doWrite()
+        self.source.peer.setblocking(True)
+        self.source.peer.sendall(bytes(100_000))
+        left = pump.left
+        while pump.left == left:
+            self.source.doRead()
+        self.assertEqual((1, 0), self.state())
+
+    def test_a_small_pipe(self) -> None:
+        """What gathers would not fit."""
+        with patch.object(splice, "_PIPE", 65536), patch.object(splice, "_BULK", 1):
+            self.pump(10 * MIB)
+            self.bring(300_000)
+        self.assertEqual((1, 0), self.state())
+
+    def test_a_tunnel(self) -> None:
+        """It has no length: what came may be the last for a while."""
+        self.pump(splice.ENDLESS)
+        self.bring(300_000)
+        self.assertEqual((1, 0), self.state())
+
+    def test_pipes_are_kept(self) -> None:
+        """With their size, and only if they are empty."""
+        pump = self.pump(10 * MIB)
+        pump.stop()
+        self.assertEqual([MIB], [size for _, _, size in splice._pipes])
+        for source, sink, _ in splice._pipes:
+            os.close(source)
+            os.close(sink)
