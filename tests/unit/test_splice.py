@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from typing import Any
@@ -163,9 +164,10 @@ class Gathering(SynchronousTestCase):
 
     def test_a_small_pipe(self) -> None:
         """What gathers would not fit."""
-        with patch.object(splice, "_PIPE", 65536), patch.object(splice, "_BULK", 1):
-            self.pump(10 * MIB)
-            self.bring(300_000)
+        source, sink = os.pipe2(os.O_NONBLOCK)
+        splice._pipes.append((source, sink, fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 131_072)))
+        self.pump(10 * MIB)
+        self.bring(300_000)
         self.assertEqual((1, 0), self.state())
 
     def test_a_tunnel(self) -> None:
