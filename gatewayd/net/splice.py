@@ -6,7 +6,7 @@ gives both back, and the pipe only when it is empty. Works on Linux between plai
 
 While a body of known length comes fast, the kernel is asked to wake us for 256 KiB at once
 (SO_RCVLOWAT) rather than for each piece. What a source that falters leaves below that is fetched
-within 10 ms, and each piece as it comes again until bulk does. A sink that cannot keep up ends it.
+within 10 ms, and each piece as it comes again until bulk does. None gathers while the sink is full.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class Pump:
         self._has_length = length < ENDLESS
         self._is_bulk = False
         self._waiting = False
-        self._hindered = False  # the sink could not keep up, now or before
         self._low = 1  # bytes for which the source counts as readable
         self._faltering: Any = None  # the call that looks after bulk, while there is some
         self._has_come = False  # since its last look
@@ -142,7 +141,7 @@ class Pump:
             return None
         if not self._left and not self._inside:
             self._finish()
-        elif not self._hindered and (self._is_bulk or self._low > 1) and pipe[2] >= _GATHERED:
+        elif not self._waiting and (self._is_bulk or self._low > 1) and pipe[2] >= _GATHERED:
             self._gather(min(_GATHERED, self._left))
         return None
 
@@ -159,7 +158,7 @@ class Pump:
             except OSError as error:
                 self._broken = not isinstance(error, BlockingIOError)
                 if not self._waiting:
-                    self._waiting = self._hindered = True
+                    self._waiting = True
                     self._gather(1)
                     self._source.stopReading()
                     self._sink.startWriting()
