@@ -267,13 +267,14 @@ booted() {
         mount --make-rprivate /
         umount --recursive /sys/fs/cgroup
         mount -t cgroup2 none /sys/fs/cgroup
-        mkdir /sys/fs/cgroup/gatewayd-test
-        echo $$ >/sys/fs/cgroup/gatewayd-test/cgroup.procs
+        group=/sys/fs/cgroup/gatewayd-test-$$ # of its own: a run that was interrupted leaves one behind
+        mkdir "$group"
+        echo $$ >"$group/cgroup.procs"
         SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 240 systemd-nspawn --directory "$0" \
             --machine gatewayd-test --boot --register=no --keep-unit --private-network --console=pipe ||
             status=$?
         echo $$ >/sys/fs/cgroup/cgroup.procs
-        find /sys/fs/cgroup/gatewayd-test -depth -type d -exec rmdir {} +
+        find "$group" -depth -type d -exec rmdir {} +
         exit ${status:-0}' "$root"
 }
 if command -v systemd-nspawn >/dev/null; then
