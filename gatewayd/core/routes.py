@@ -178,8 +178,8 @@ class _Node:
         if not self.slashed and self.routes and not self.routes[0].match.weight:
             self.only = self.routes[0]
         for piece, child in self.below.items():
-            is_last = child.only is not None and not child.below
-            self.steps[piece] = child.only if is_last and child.only is not None else child
+            only = child.only
+            self.steps[piece] = only if only is not None and not child.below else child
 
 
 class _Rungs:
