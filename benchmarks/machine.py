@@ -79,6 +79,7 @@ def describe() -> dict[str, str]:
         "cores": f"proxy on {_listed(proxy)}, load and upstream on {_listed(load)}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
+        "congestion control": _congestion_control(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "twisted": _package("Twisted"),
         "nginx": _says("nginx", "-v", r"nginx/(\S+)"),
@@ -103,6 +104,14 @@ def _processor() -> str:
     except OSError:
         found = None
     return f"{found.group(1) if found else platform.machine()}, {os.cpu_count()} cores"
+
+
+def _congestion_control() -> str:
+    """What connections are paced by, if at all: a body's cost depends on it more than on the proxy."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    except OSError:
+        return "unknown"
 
 
 def _listed(numbers: set[int]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from twisted.internet import tcp, unix
 
 from gatewayd.core.addresses import Address
+from gatewayd.net.loopback import unpace
 from gatewayd.net.transports import EagerServer, EagerUnixServer
 
 BACKLOG: Final = 1024  # nginx 511, HAProxy maxconn; Twisted's own 50 loses bursts
@@ -36,6 +37,11 @@ class _Roomy:
 
 class _Port(_Roomy, tcp.Port):
     transport = EagerServer
+
+    def startListening(self) -> None:
+        """Twisted: begin."""
+        super().startListening()
+        unpace(self.socket, self.getHost().host)
 
 
 class _PlainPort(tcp.Port):

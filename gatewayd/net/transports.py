@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from twisted.internet import main, tcp, unix
 
+from gatewayd.net.loopback import unpace
+
 _READ: Final = 65536
 _MOST_READ: Final = 131_072  # of bulk: fewer and longer sends wake their reader less often
 _HELD: Final = 65536  # bytes that may wait for the turn's end
@@ -187,3 +189,11 @@ class EagerUnixServer(Eager, unix.Server):
 
 class EagerClient(Eager, tcp.Client):
     """Our connection to an endpoint."""
+
+    addr: tuple[Any, ...]
+
+    def createInternetSocket(self) -> socket.socket:
+        """Twisted: make the socket, before it connects."""
+        created: socket.socket = super().createInternetSocket()
+        unpace(created, self.addr[0])
+        return created

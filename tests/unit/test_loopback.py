@@ -1,0 +1,79 @@
+"""net.loopback: what stays on this machine is not paced; on any other way the system's choice stands."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import Any
+
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase
+
+from gatewayd.core.addresses import parse_listen
+from gatewayd.net.loopback import unpace
+from gatewayd.net.ports import listen
+from gatewayd.net.reactor import LeanReactor
+from gatewayd.net.transports import EagerClient
+
+PLAIN = b"reno"
+
+
+def control(sock: socket.socket) -> bytes:
+    """The congestion control of a socket."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+class Unpacing(SynchronousTestCase):
+    """unpace."""
+
+    def test_loopback_alone(self) -> None:
+        """127.0.0.0/8 and ::1 are loopback."""
+        with closing(socket.socket()) as untouched:
+            systems = control(untouched)
+        expected = {
+            "127.0.0.1": PLAIN,
+            "127.200.0.9": PLAIN,
+            "::1": PLAIN,
+            "192.0.2.1": systems,
+            "0.0.0.0": systems,
+            "::": systems,
+            "::2": systems,
+        }
+        found = {}
+        for host in expected:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with closing(socket.socket(family)) as sock:
+                unpace(sock, host)
+                found[host] = control(sock)
+        self.assertEqual(found, expected)
+
+    def test_no_such_choice(self) -> None:
+        """What has no congestion control goes as it is."""
+        with closing(socket.socket(socket.AF_UNIX)) as sock:
+            unpace(sock, "127.0.0.1")
+
+
+class Sockets(SynchronousTestCase):
+    """Of listeners and of connections to endpoints."""
+
+    def test_a_listener(self) -> None:
+        """What it accepts is as it is; so it is where the socket was handed over."""
+        reactor: Any = LeanReactor()
+        with closing(socket.socket()) as handed:
+            handed.bind(("127.0.0.1", 0))
+            handed.listen()
+            for fd in (None, handed.fileno()):
+                port = listen(parse_listen("127.0.0.1:0"), Factory(), reactor, fd)
+                self.addCleanup(port.stopListening)
+                with closing(socket.create_connection(("127.0.0.1", port.getHost().port))):
+                    port.socket.setblocking(True)
+                    accepted, _ = port.socket.accept()
+                    with closing(accepted):
+                        self.assertEqual(control(accepted), PLAIN)
+
+    def test_an_endpoint(self) -> None:
+        """Before it connects."""
+        reactor: Any = LeanReactor()
+        client = EagerClient("127.0.0.1", 9, None, None, reactor)
+        self.addCleanup(client.socket.close)
+        self.assertEqual(control(client.socket), PLAIN)
