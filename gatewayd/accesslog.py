@@ -107,7 +107,7 @@ class AccessLog:
             referer,
             agent,
             account.place,
-            endpoint.label.encode() if endpoint is not None else b"-",
+            endpoint.logged if endpoint is not None else b"-",
             exchange.reason.encode() if exchange.reason else b"-",
             _seconds(headed - exchange.started) if headed else _SHORT[0],
             _seconds(exchange.ended - exchange.started),

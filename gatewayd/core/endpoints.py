@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gatewayd.core.addresses import Address
 from gatewayd.core.breaker import Breaker
+from gatewayd.core.pooling import Slot
 from gatewayd.core.slices import SLICE, Slices, finish
 
 MAX_WEIGHT: Final = 256
@@ -45,8 +46,8 @@ class Marks(NamedTuple):
     slow_until: float
 
 
-class Endpoint:
-    """One member of an upstream: who it is and how it fares.
+class Endpoint(Slot[Any]):
+    """One member of an upstream: who it is and how it fares, and its connections' slot.
 
     Made by `reconcile`, owned by its upstream; the same address stays the same object through every
     change, so that whoever holds it while a request is in flight sees the truth.
@@ -71,6 +72,7 @@ class Endpoint:
         "label",
         "latency",
         "latency_at",
+        "logged",
         "name",
         "picks",
         "port",
@@ -83,18 +85,23 @@ class Endpoint:
 
     def __init__(self, member: Member) -> None:
         """Args: member: as its source describes it."""
-        self.address = member.address
+        super().__init__()
+        # First what every request asks for, so that it lies together.
+        self.in_flight = 0
+        self.picks = 0
+        self.breaker: Breaker | None = None
+        self.failures = 0  # of requests, in a row
+        self.state = UNCHECKED
+        self.connect_failures = 0  # in a row
         self.label = str(member.address)
+        self.logged = self.label.encode()
+        self.address = member.address
         self.host = member.address.host
         self.port = member.address.port
         self.name = member.name or self.label
         self.weight = member.weight
         self.source = member.source
         self.standing = member.standing
-        self.state = UNCHECKED
-        self.in_flight = 0
-        self.picks = 0
-        self.connect_failures = 0  # in a row
         self.errors: dict[str, int] = {}
         # Marks of core.health
         self.awaits_check = False
@@ -103,11 +110,9 @@ class Endpoint:
         self.known_good = False
         self.good_checks = 0  # in a row
         self.bad_checks = 0  # in a row
-        self.failures = 0  # of requests, in a row
         self.ejections = 0
         self.ejected_until = 0.0
         self.slow_until = 0.0
-        self.breaker: Breaker | None = None
         # What peak_ewma learns
         self.latency = 0.0
         self.latency_at = 0.0

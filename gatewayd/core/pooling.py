@@ -17,19 +17,70 @@ C = TypeVar("C")
 
 
 class Slot(Generic[C]):
-    """One endpoint's connections."""
+    """One endpoint's connections, in one ledger.
 
-    __slots__ = ("idle", "open")
+    Mostly there is but one idle connection, or none: the newest stands by itself, so that nothing
+    else has to be looked at for it.
+    """
+
+    __slots__ = ("idle", "newest", "older", "open", "stock")
 
     def __init__(self) -> None:
+        self.newest: C | None = None  # the idle FAST one that was used last
+        self.idle = 0  # of both kinds
         self.open = 0  # of both kinds: idle, busy and connecting
-        self.idle: tuple[list[C], list[C]] = ([], [])  # by kind; the latest is used first
+        self.older: list[C] = []  # the other idle FAST ones, the latest last
+        self.stock: list[C] = []  # idle STOCK ones, likewise
+
+    def idle_of(self, kind: int) -> list[C]:
+        """The idle ones of a kind, the latest last."""
+        if kind == STOCK:
+            return list(self.stock)
+        return [] if self.newest is None else [*self.older, self.newest]
+
+    def add(self, kind: int, connection: C) -> None:
+        """One is idle from now on."""
+        self.idle += 1
+        if kind == STOCK:
+            self.stock.append(connection)
+        else:
+            if self.newest is not None:
+                self.older.append(self.newest)
+            self.newest = connection
+
+    def take(self, kind: int) -> C | None:
+        """The idle one that was used last, no longer idle."""
+        if not self.idle:
+            return None
+        if kind == STOCK:
+            if not self.stock:
+                return None
+            self.idle -= 1
+            return self.stock.pop()
+        found = self.newest
+        if found is not None:
+            self.idle -= 1
+            self.newest = self.older.pop() if self.idle and self.older else None
+        return found
+
+    def remove(self, kind: int, connection: C) -> bool:
+        """No longer count one as idle; whether it was."""
+        if kind == FAST and connection is self.newest:
+            self.take(FAST)
+            return True
+        others = self.stock if kind == STOCK else self.older
+        if connection not in others:
+            return False
+        others.remove(connection)
+        self.idle -= 1
+        return True
 
 
 class Ledger(Generic[C]):
     """Counts what is open and keeps what is idle.
 
-    Args of the methods: `key` is the endpoint; `kind` FAST or STOCK.
+    Args of the methods: `key` is the endpoint: its Slot, or whatever else stands for it, and then a
+    Slot is kept here for as long as a connection is open; `kind` FAST or STOCK.
     """
 
     def __init__(self, *, max_idle: int, max_idle_per_endpoint: int, max_open: int) -> None:
@@ -37,7 +88,7 @@ class Ledger(Generic[C]):
         self.max_idle = max_idle
         self.max_idle_per_endpoint = max_idle_per_endpoint
         self.max_open = max_open
-        self.slots: dict[Hashable, Slot[C]] = {}
+        self.slots: dict[Hashable, Slot[C]] = {}  # with open connections
         self.idle = 0
         self.open = 0
         self.hits = 0
@@ -46,50 +97,50 @@ class Ledger(Generic[C]):
     def __repr__(self) -> str:
         return f"<Ledger open={self.open} idle={self.idle} hits={self.hits} misses={self.misses}>"
 
+    def _slot(self, key: Hashable) -> Slot[C] | None:
+        return key if isinstance(key, Slot) else self.slots.get(key)
+
     def take(self, key: Hashable, kind: int) -> C | None:
         """The idle connection that was used last, now busy; or None."""
-        slot = self.slots.get(key)
-        if slot is None:
-            return None
-        idle = slot.idle[kind]
-        if not idle:
-            return None
-        self.idle -= 1
-        self.hits += 1
-        return idle.pop()
+        slot = self._slot(key)
+        found = slot.take(kind) if slot is not None else None
+        if found is not None:
+            self.idle -= 1
+            self.hits += 1
+        return found
 
-    def newest(self, key: Hashable, kind: int) -> C | None:
-        """The connection that `take` would give."""
-        slot = self.slots.get(key)
-        return slot.idle[kind][-1] if slot is not None and slot.idle[kind] else None
+    def newest(self, key: Hashable) -> C | None:
+        """The FAST connection that `take` would give."""
+        slot = self._slot(key)
+        return slot.newest if slot is not None else None
 
     def has_room(self, key: Hashable) -> bool:
         """Whether a request can have a connection: an idle one, or room to open one."""
         if not self.max_open:
             return True
-        slot = self.slots.get(key)
-        return (
-            slot is None or slot.open < self.max_open or bool(slot.idle[FAST] or slot.idle[STOCK])
-        )
+        slot = self._slot(key)
+        return slot is None or slot.open < self.max_open or slot.idle > 0
 
     def opening(self, key: Hashable, kind: int) -> C | None:
         """Count a connection about to be opened.
 
         Returns:
-            An idle one of the other kind that must be closed to keep the limit, already forgotten.
+            An idle one, rather of the other kind, that must be closed to keep the limit, already
+            forgotten.
         """
-        slot = self.slots.get(key)
+        slot = self._slot(key)
         if slot is None:
-            slot = self.slots[key] = Slot()
+            slot = Slot()
+        self.slots[key] = slot
         self.misses += 1
         evicted: C | None = None
-        if self.max_open and slot.open >= self.max_open:
-            others = slot.idle[1 - kind] or slot.idle[kind]
-            if others:
-                evicted = others.pop(0)
-                self.idle -= 1
-                slot.open -= 1  # not by `closed`, which forgets the slot with its last connection
-                self.open -= 1
+        if self.max_open and slot.open >= self.max_open and slot.idle:
+            given = 1 - kind if slot.idle_of(1 - kind) else kind
+            evicted = slot.idle_of(given)[0]
+            slot.remove(given, evicted)
+            self.idle -= 1
+            slot.open -= 1  # not by `closed`, which forgets the slot with its last connection
+            self.open -= 1
         slot.open += 1
         self.open += 1
         return evicted
@@ -100,19 +151,18 @@ class Ledger(Generic[C]):
         Returns:
             Whether it is kept; if not it must be closed, and `closed` called.
         """
-        slot = self.slots[key]
-        fast, stock = slot.idle
-        if len(fast) + len(stock) >= self.max_idle_per_endpoint or self.idle >= self.max_idle:
+        slot = self._slot(key)
+        assert slot is not None
+        if slot.idle >= self.max_idle_per_endpoint or self.idle >= self.max_idle:
             return False
-        slot.idle[kind].append(connection)
+        slot.add(kind, connection)
         self.idle += 1
         return True
 
     def drop(self, key: Hashable, kind: int, connection: C) -> None:
         """An idle connection is no longer to be used; `closed` follows."""
-        slot = self.slots.get(key)
-        if slot is not None and connection in slot.idle[kind]:
-            slot.idle[kind].remove(connection)
+        slot = self._slot(key)
+        if slot is not None and slot.remove(kind, connection):
             self.idle -= 1
 
     def closed(self, key: Hashable) -> None:
@@ -125,11 +175,11 @@ class Ledger(Generic[C]):
 
     def forget(self, key: Hashable) -> list[tuple[int, C]]:
         """All idle connections of an endpoint, as (kind, connection), to be closed."""
-        slot = self.slots.get(key)
+        slot = self._slot(key)
         if slot is None:
             return []
-        found = [(kind, connection) for kind in (FAST, STOCK) for connection in slot.idle[kind]]
-        for idle in slot.idle:
-            idle.clear()
+        found = [(kind, connection) for kind in (FAST, STOCK) for connection in slot.idle_of(kind)]
+        for kind, connection in found:
+            slot.remove(kind, connection)
         self.idle -= len(found)
         return found

@@ -128,7 +128,7 @@ class HTTPConnectionPool:
         """
         if not fresh:
             if not repeatable:
-                newest = self.ledger.newest(endpoint, FAST)
+                newest = self.ledger.newest(endpoint)
                 if newest is None or self._wheel.now - newest.idle_since > FRESH_ENOUGH:
                     return self._open(endpoint)
             connection: UpstreamConnection | None = self.ledger.take(endpoint, FAST)

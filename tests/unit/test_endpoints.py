@@ -19,6 +19,7 @@ from gatewayd.core.endpoints import (
     reconcile,
     reconciled,
 )
+from gatewayd.core.pooling import Slot
 
 quick = settings(deadline=None, database=None, max_examples=150)
 
@@ -52,20 +53,27 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual((endpoint.name, endpoint.state), ("db.internal:81", UNCHECKED))
         self.assertEqual((endpoint.in_flight, endpoint.picks, endpoint.connect_failures), (0, 0, 0))
         self.assertEqual(endpoint.errors, {})
-        others = {name for name in dir(endpoint) if not name.startswith("_")} - {
-            "address",
-            "authority",
-            "host",
-            "label",
-            "marks",
-            "name",
-            "port",
-            "source",
-            "state",
-            "take_marks",
-            "usable",
-            "weight",
-        }
+        self.assertEqual((endpoint.open, endpoint.idle, endpoint.newest), (0, 0, None))
+        self.assertEqual(endpoint.logged, b"[::1]:81")
+        others = (
+            {name for name in dir(endpoint) if not name.startswith("_")}
+            - {*dir(Slot)}
+            - {
+                "address",
+                "authority",
+                "host",
+                "label",
+                "logged",
+                "marks",
+                "name",
+                "port",
+                "source",
+                "state",
+                "take_marks",
+                "usable",
+                "weight",
+            }
+        )
         self.assertEqual([name for name in others if getattr(endpoint, name)], [])
         self.assertFalse(any(endpoint.marks))
         self.assertEqual(Endpoint(Member(Address("tcp", "::1", 1))).weight, 1, "unless written")

@@ -18,6 +18,7 @@ from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import ConnectFailed, ConnectTimeout, QueueFull
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
+from gatewayd.core.pooling import FAST, STOCK
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
 from gatewayd.upstreams.stock import StockProtocol
 from tests.unit.upstream_fakes import FakeTransport, World, endpoint
@@ -897,7 +898,7 @@ class TwoKinds(PoolTestCase):
             elif event == 5 and fast and connection.exchange is not None:
                 connection.dataReceived(OK)
             elif event == 6 and connection is not None and not fast and connection.is_open:
-                if not any(connection in slot.idle[1] for slot in self.pool.ledger.slots.values()):
+                if not any(connection in slot.stock for slot in self.pool.ledger.slots.values()):
                     self.rest(connection)
             elif event == 7 and connection is not None:
                 gone.add(connection)
@@ -921,7 +922,7 @@ class TwoKinds(PoolTestCase):
         """The ledger's figures and what there is."""
         ledger = self.pool.ledger
         slots = ledger.slots.values()
-        idle = [each for slot in slots for kind in slot.idle for each in kind]
+        idle = [each for slot in slots for kind in (FAST, STOCK) for each in slot.idle_of(kind)]
         self.assertEqual(ledger.idle, len(idle))
         self.assertEqual(ledger.open, sum(slot.open for slot in slots))
         self.assertLessEqual(len(set(idle) - set(lives)), 0)
@@ -932,4 +933,4 @@ class TwoKinds(PoolTestCase):
             or (isinstance(each, UpstreamConnection) and each.pool is not self.pool)
         ]
         self.assertEqual(dialling + len(lives) - len(evicted), ledger.open)
-        self.assertTrue(all(len(slot.idle[0]) + len(slot.idle[1]) <= slot.open for slot in slots))
+        self.assertTrue(all(slot.idle <= slot.open for slot in slots))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.core.pooling import FAST, STOCK, Ledger
+from gatewayd.core.pooling import FAST, STOCK, Ledger, Slot
 
 quick = settings(deadline=None, database=None, max_examples=200)
 
@@ -27,7 +28,7 @@ class LedgerTests(SynchronousTestCase):
         tested = ledger()
         found: list[object] = [tested.take("a", FAST), tested.opening("a", FAST)]
         found += [tested.keep("a", FAST, "one"), repr(tested)]
-        found += [tested.newest("a", FAST), tested.take("a", FAST), repr(tested)]
+        found += [tested.newest("a"), tested.take("a", FAST), repr(tested)]
         found += [tested.keep("a", FAST, "one")]
         tested.drop("a", FAST, "one")
         tested.closed("a")
@@ -55,7 +56,7 @@ class LedgerTests(SynchronousTestCase):
         for name in ("one", "two", "three"):
             tested.opening("a", FAST)
             tested.keep("a", FAST, name)
-        newest = tested.newest("a", FAST)
+        newest = tested.newest("a")
         taken = [tested.take("a", FAST) for _ in range(4)]
         self.assertEqual((newest, taken), ("three", ["three", "two", "one", None]))
 
@@ -64,8 +65,8 @@ class LedgerTests(SynchronousTestCase):
         tested = ledger()
         tested.opening("a", STOCK)
         tested.keep("a", STOCK, "agent's")
-        self.assertEqual((tested.take("a", FAST), tested.newest("a", FAST)), (None, None))
-        self.assertEqual((tested.take("b", STOCK), tested.newest("b", STOCK)), (None, None))
+        self.assertEqual((tested.take("a", FAST), tested.newest("a")), (None, None))
+        self.assertEqual((tested.take("b", STOCK), tested.newest("b")), (None, None))
         self.assertEqual(tested.take("a", STOCK), "agent's")
 
     def test_idle_limits(self) -> None:
@@ -202,18 +203,21 @@ class ModelTests(SynchronousTestCase):
     """Any history, against sets of names."""
 
     @quick
-    @given(st.integers(), st.integers(0, 5), st.integers(0, 3), st.integers(0, 3))
-    def test_history(self, seed: int, max_idle: int, each: int, max_open: int) -> None:
+    @given(st.integers(), st.integers(0, 5), st.integers(0, 3), st.integers(0, 3), st.booleans())
+    def test_history(
+        self, seed: int, max_idle: int, each: int, max_open: int, are_slots: bool
+    ) -> None:
         """Counts are those of the sets, limits hold, and nobody is given a connection twice."""
         tested = ledger(max_idle, each, max_open)
-        busy: dict[tuple[str, int], list[str]] = defaultdict(list)
-        idle: dict[tuple[str, int], list[str]] = defaultdict(list)
+        keys: list[Hashable] = [Slot() for _ in "abc"] if are_slots else list("abc")
+        busy: dict[tuple[Hashable, int], list[str]] = defaultdict(list)
+        idle: dict[tuple[Hashable, int], list[str]] = defaultdict(list)
         hits = misses = 0
         random = Random(seed)
         for number in range(60):
             what, key, kind = (
                 random.choice(STEPS),
-                random.choice("abc"),
+                random.choice(keys),
                 random.choice([FAST, STOCK]),
             )
             mine = key, kind
@@ -230,7 +234,7 @@ class ModelTests(SynchronousTestCase):
                 full = max_open and opened >= max_open
                 expected = idle[key, there[0]].pop(0) if full else None
                 self.assertEqual(tested.opening(key, kind), expected)
-                busy[mine].append(f"{key}{number}")
+                busy[mine].append(str(number))
                 misses += 1
             elif what == "done" and busy[mine]:
                 connection = busy[mine].pop()
@@ -254,22 +258,30 @@ class ModelTests(SynchronousTestCase):
                 name: sum(
                     len(kept[name, which]) for kept in (busy, idle) for which in (FAST, STOCK)
                 )
-                for name in "abc"
+                for name in keys
             }
             self.assertEqual(
                 {name: slot.open for name, slot in tested.slots.items()},
                 {name: count for name, count in held.items() if count},
             )
             self.assertEqual(
-                {name: slot.idle for name, slot in tested.slots.items()},
-                {name: (idle[name, FAST], idle[name, STOCK]) for name in "abc" if held[name]},
+                {
+                    name: (slot.idle, slot.idle_of(FAST), slot.idle_of(STOCK))
+                    for name, slot in tested.slots.items()
+                },
+                {
+                    name: (len(ours) + len(agents), ours, agents)
+                    for name in keys
+                    if held[name]
+                    for ours, agents in [(idle[name, FAST], idle[name, STOCK])]
+                },
             )
             self.assertEqual(
                 (tested.open, tested.idle, tested.hits, tested.misses),
                 (sum(held.values()), sum(map(len, idle.values())), hits, misses),
             )
             self.assertLessEqual(tested.idle, max_idle)
-            for name in "abc":
+            for name in keys:
                 self.assertLessEqual(len(idle[name, FAST]) + len(idle[name, STOCK]), each)
                 if max_open:
                     self.assertLessEqual(held[name], max_open)
