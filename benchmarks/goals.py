@@ -41,8 +41,11 @@ class Goal:
 
 
 _LENGTH = ("10 MiB down", "1 GiB down")
-_SPLICED = (*_LENGTH, "1 GiB up", "1 GiB tunnel")
-_OTHERS = ("64 KiB down", "1 MiB down, chunked", "1 GiB down, chunked", "10 MiB up, chunked")
+_SPLICED = (*_LENGTH, "1 MiB down", "1 MiB up", "10 MiB up", "1 GiB up", "1 GiB tunnel")
+_OTHERS = (
+    *("64 KiB down", "64 KiB up", "1 MiB down, chunked", "1 GiB down, chunked"),
+    "10 MiB up, chunked",
+)
 _RANDOM = ("random, 3 endpoints",)
 
 

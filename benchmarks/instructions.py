@@ -68,7 +68,7 @@ def works() -> dict[str, Work]:
     endpoints = reconcile((), members).members
     pick = RoundRobin(endpoints, random=Random(1)).next
     assert pick is not None
-    ledger: Ledger[object] = Ledger(max_idle=512, max_idle_per_endpoint=64, max_open=0)
+    ledger = Ledger(max_idle=512, max_idle_per_endpoint=64, max_open=0)
     for _ in range(2):
         ledger.opening(endpoints[0], FAST)
         ledger.keep(endpoints[0], FAST, object())

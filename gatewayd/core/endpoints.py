@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from gatewayd.core.addresses import Address
 from gatewayd.core.breaker import Breaker
@@ -46,10 +46,10 @@ class Marks(NamedTuple):
     slow_until: float
 
 
-class Endpoint(Slot[Any]):
-    """One member of an upstream: who it is and how it fares, and its connections' slot.
+class Endpoint(Slot):
+    """One member of an upstream: who it is, how it fares, and its connections' slot.
 
-    Made by `reconcile`, owned by its upstream; the same address stays the same object through every
+    Made by `reconcile`, owned by its upstream, whose pool alone may be asked for it; the same address stays the same object through every
     change, so that whoever holds it while a request is in flight sees the truth.
     """
 
@@ -86,7 +86,7 @@ class Endpoint(Slot[Any]):
     def __init__(self, member: Member) -> None:
         """Args: member: as its source describes it."""
         super().__init__()
-        # First what every request asks for, so that it lies together.
+        # First what every request asks for: compiled, it lies together.
         self.in_flight = 0
         self.picks = 0
         self.breaker: Breaker | None = None

@@ -8,37 +8,37 @@ answers with what to use, open or close, and the pool does it.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final
 
 FAST: Final = 0
 STOCK: Final = 1
 
-C = TypeVar("C")
+Connection = Any
 
 
-class Slot(Generic[C]):
-    """One endpoint's connections, in one ledger.
+class Slot:
+    """One endpoint's connections, in one ledger: that of its upstream's pool.
 
-    Mostly there is but one idle connection, or none: the newest stands by itself, so that nothing
-    else has to be looked at for it.
+    Mostly there is but one idle connection, or none: the newest stands by itself, and how many there
+    are spares a look at the others.
     """
 
     __slots__ = ("idle", "newest", "older", "open", "stock")
 
     def __init__(self) -> None:
-        self.newest: C | None = None  # the idle FAST one that was used last
+        self.newest: Connection | None = None  # the idle FAST one that was used last
         self.idle = 0  # of both kinds
         self.open = 0  # of both kinds: idle, busy and connecting
-        self.older: list[C] = []  # the other idle FAST ones, the latest last
-        self.stock: list[C] = []  # idle STOCK ones, likewise
+        self.older: list[Connection] = []  # the other idle FAST ones, the latest last
+        self.stock: list[Connection] = []  # idle STOCK ones, likewise
 
-    def idle_of(self, kind: int) -> list[C]:
+    def idle_of(self, kind: int) -> list[Connection]:
         """The idle ones of a kind, the latest last."""
         if kind == STOCK:
             return list(self.stock)
         return [] if self.newest is None else [*self.older, self.newest]
 
-    def add(self, kind: int, connection: C) -> None:
+    def add(self, kind: int, connection: Connection) -> None:
         """One is idle from now on."""
         self.idle += 1
         if kind == STOCK:
@@ -48,22 +48,27 @@ class Slot(Generic[C]):
                 self.older.append(self.newest)
             self.newest = connection
 
-    def take(self, kind: int) -> C | None:
-        """The idle one that was used last, no longer idle."""
-        if not self.idle:
-            return None
+    def take(self, kind: int) -> Connection | None:
+        """The idle one that was used last, no longer idle; or None."""
         if kind == STOCK:
-            if not self.stock:
-                return None
-            self.idle -= 1
-            return self.stock.pop()
-        found = self.newest
+            found = self.stock.pop() if self.stock else None
+        else:
+            found = self.newest
+            if found is not None:
+                self.newest = self.older.pop() if self.idle > 1 and self.older else None
         if found is not None:
             self.idle -= 1
-            self.newest = self.older.pop() if self.idle and self.older else None
         return found
 
-    def remove(self, kind: int, connection: C) -> bool:
+    def take_oldest(self, kind: int) -> Connection | None:
+        """The idle one that was used first, likewise."""
+        others = self.stock if kind == STOCK else self.older
+        if not others:
+            return self.take(kind)
+        self.idle -= 1
+        return others.pop(0)
+
+    def remove(self, kind: int, connection: Connection) -> bool:
         """No longer count one as idle; whether it was."""
         if kind == FAST and connection is self.newest:
             self.take(FAST)
@@ -75,8 +80,17 @@ class Slot(Generic[C]):
         self.idle -= 1
         return True
 
+    def clear(self) -> list[tuple[int, Connection]]:
+        """All idle ones, as (kind, connection), no longer idle."""
+        found = [(kind, connection) for kind in (FAST, STOCK) for connection in self.idle_of(kind)]
+        self.newest = None
+        self.idle = 0
+        self.older.clear()
+        self.stock.clear()
+        return found
 
-class Ledger(Generic[C]):
+
+class Ledger:
     """Counts what is open and keeps what is idle.
 
     Args of the methods: `key` is the endpoint: its Slot, or whatever else stands for it, and then a
@@ -88,7 +102,7 @@ class Ledger(Generic[C]):
         self.max_idle = max_idle
         self.max_idle_per_endpoint = max_idle_per_endpoint
         self.max_open = max_open
-        self.slots: dict[Hashable, Slot[C]] = {}  # with open connections
+        self.slots: dict[Hashable, Slot] = {}  # with open connections
         self.idle = 0
         self.open = 0
         self.hits = 0
@@ -97,10 +111,10 @@ class Ledger(Generic[C]):
     def __repr__(self) -> str:
         return f"<Ledger open={self.open} idle={self.idle} hits={self.hits} misses={self.misses}>"
 
-    def _slot(self, key: Hashable) -> Slot[C] | None:
+    def _slot(self, key: Hashable) -> Slot | None:
         return key if isinstance(key, Slot) else self.slots.get(key)
 
-    def take(self, key: Hashable, kind: int) -> C | None:
+    def take(self, key: Hashable, kind: int) -> Connection | None:
         """The idle connection that was used last, now busy; or None."""
         slot = self._slot(key)
         found = slot.take(kind) if slot is not None else None
@@ -109,7 +123,7 @@ class Ledger(Generic[C]):
             self.hits += 1
         return found
 
-    def newest(self, key: Hashable) -> C | None:
+    def newest(self, key: Hashable) -> Connection | None:
         """The FAST connection that `take` would give."""
         slot = self._slot(key)
         return slot.newest if slot is not None else None
@@ -121,11 +135,11 @@ class Ledger(Generic[C]):
         slot = self._slot(key)
         return slot is None or slot.open < self.max_open or slot.idle > 0
 
-    def opening(self, key: Hashable, kind: int) -> C | None:
+    def opening(self, key: Hashable, kind: int) -> Connection | None:
         """Count a connection about to be opened.
 
         Returns:
-            An idle one, rather of the other kind, that must be closed to keep the limit, already
+            An idle one, preferably of the other kind, that must be closed to keep the limit, already
             forgotten.
         """
         slot = self._slot(key)
@@ -133,11 +147,11 @@ class Ledger(Generic[C]):
             slot = Slot()
         self.slots[key] = slot
         self.misses += 1
-        evicted: C | None = None
+        evicted: Connection | None = None
         if self.max_open and slot.open >= self.max_open and slot.idle:
-            given = 1 - kind if slot.idle_of(1 - kind) else kind
-            evicted = slot.idle_of(given)[0]
-            slot.remove(given, evicted)
+            evicted = slot.take_oldest(1 - kind)
+            if evicted is None:
+                evicted = slot.take_oldest(kind)
             self.idle -= 1
             slot.open -= 1  # not by `closed`, which forgets the slot with its last connection
             self.open -= 1
@@ -145,21 +159,21 @@ class Ledger(Generic[C]):
         self.open += 1
         return evicted
 
-    def keep(self, key: Hashable, kind: int, connection: C) -> bool:
+    def keep(self, key: Hashable, kind: int, connection: Connection) -> bool:
         """Offer a connection that is no longer busy.
 
         Returns:
             Whether it is kept; if not it must be closed, and `closed` called.
         """
         slot = self._slot(key)
-        assert slot is not None
+        assert slot is not None and slot.open
         if slot.idle >= self.max_idle_per_endpoint or self.idle >= self.max_idle:
             return False
         slot.add(kind, connection)
         self.idle += 1
         return True
 
-    def drop(self, key: Hashable, kind: int, connection: C) -> None:
+    def drop(self, key: Hashable, kind: int, connection: Connection) -> None:
         """An idle connection is no longer to be used; `closed` follows."""
         slot = self._slot(key)
         if slot is not None and slot.remove(kind, connection):
@@ -173,13 +187,11 @@ class Ledger(Generic[C]):
         if not slot.open:
             del self.slots[key]
 
-    def forget(self, key: Hashable) -> list[tuple[int, C]]:
+    def forget(self, key: Hashable) -> list[tuple[int, Connection]]:
         """All idle connections of an endpoint, as (kind, connection), to be closed."""
         slot = self._slot(key)
         if slot is None:
             return []
-        found = [(kind, connection) for kind in (FAST, STOCK) for connection in slot.idle_of(kind)]
-        for kind, connection in found:
-            slot.remove(kind, connection)
+        found = slot.clear()
         self.idle -= len(found)
         return found

@@ -6,22 +6,20 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-# In every kernel, and open to everybody (net.ipv4.tcp_allowed_congestion_control).
-_PLAIN: Final = b"reno"
+_PLAIN: Final = b"reno"  # in every kernel, and unless an administrator took it away, for everybody
 
 
 def unpace(sock: socket.socket, host: str) -> None:
-    """Take away the pacing of what is sent over loopback.
+    """Take away the pacing of what is sent over loopback, whatever the system's choice is.
 
-    Where the system's congestion control is BBR, a timer parts a body's segments: over loopback that
-    is half of what passing them on costs, for nothing (docs/performance.md). To be called before a
-    socket connects or accepts: what began with BBR stays paced, and what is accepted is as its
-    listener.
+    Where that is BBR, a timer parts a body's segments: over loopback that is half of what sending
+    them costs, for nothing (docs/performance.md). Best called before a socket connects or accepts:
+    what began with BBR stays paced a little; what is accepted is as its listener.
 
     Args:
         sock: a TCP socket.
-        host: the IP address that it listens on, or is to connect to.
+        host: the IP address that it listens on, or of its peer.
     """
     if host.startswith("127.") or host == "::1":
-        with suppress(OSError):  # a kernel without the choice: it goes as the system has it
+        with suppress(OSError, AttributeError):  # no such choice here: it stays as it is
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _PLAIN)

@@ -69,13 +69,15 @@ class Eager:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Twisted: connected, or about to be."""
+        # Slots hide the stock classes' defaults of the same name.
         self.connected = 0
         self.dataBuffer = b""
         self._writeDisconnected = False
         super().__init__(*args, **options)
         self._reading = _READ
         self._held = False  # whether what is written waits for the turn's end, not for the kernel
-        turn: list[Eager] | None = getattr(self.reactor, "turn", None)
+        # Without a socket it was given no reactor, and will soon be told to fail.
+        turn: list[Eager] | None = getattr(getattr(self, "reactor", None), "turn", None)
         self._turn = turn if turn is not None else deque(maxlen=0)  # keeps none
         self._most_held = _HELD if turn is not None else 0
 
@@ -195,6 +197,13 @@ class Eager:
 
 class EagerServer(Eager, tcp.Server):
     """A client's connection to us."""
+
+    client: Any
+
+    def no_delay(self) -> None:
+        """Send small segments at once, and bulk unpaced to whoever is on this machine."""
+        super().no_delay()
+        unpace(self.socket, self.client[0])
 
 
 class EagerUnixServer(Eager, unix.Server):

@@ -65,7 +65,7 @@ class HTTPConnectionPool:
             trace: debug output.
         """
         self._reactor = reactor
-        self.ledger: Ledger[Any] = Ledger(
+        self.ledger = Ledger(
             max_idle=max_idle,
             max_idle_per_endpoint=max_idle_per_endpoint,
             max_open=max_connections_per_endpoint,
@@ -118,7 +118,7 @@ class HTTPConnectionPool:
         """Get a connection for one request.
 
         Args:
-            endpoint: where to.
+            endpoint: where to; its connections are all of this pool.
             repeatable: the request may be sent twice; if not, a connection long idle is not risked.
             fresh: take no idle one.
 

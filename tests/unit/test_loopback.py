@@ -6,7 +6,7 @@ import socket
 from contextlib import closing
 from typing import Any
 
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.addresses import parse_listen
@@ -21,6 +21,23 @@ PLAIN = b"reno"
 def control(sock: socket.socket) -> bytes:
     """The congestion control of a socket."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+class _Host(Factory):
+    """Keeps the transports of those who came."""
+
+    def __init__(self) -> None:
+        self.transports: list[Any] = []
+
+    def room(self) -> int:
+        """For one."""
+        return 1
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """A protocol that tells of its transport."""
+        protocol = Protocol()
+        protocol.connectionMade = lambda: self.transports.append(protocol.transport)  # type: ignore[method-assign]
+        return protocol
 
 
 class Unpacing(SynchronousTestCase):
@@ -70,6 +87,18 @@ class Sockets(SynchronousTestCase):
                     accepted, _ = port.socket.accept()
                     with closing(accepted):
                         self.assertEqual(control(accepted), PLAIN)
+
+    def test_a_local_client(self) -> None:
+        """Whoever comes from here to a listener on all addresses is served unpaced too."""
+        reactor: Any = LeanReactor()
+        port = listen(parse_listen("0.0.0.0:0"), _Host(), reactor)
+        self.addCleanup(port.stopListening)
+        with closing(socket.create_connection(("127.0.0.1", port.getHost().port))):
+            port.doRead()
+            (transport,) = port.factory.transports
+            self.addCleanup(transport.socket.close)
+            transport.no_delay()
+            self.assertEqual(control(transport.socket), PLAIN)
 
     def test_an_endpoint(self) -> None:
         """Before it connects."""

@@ -15,7 +15,7 @@ from gatewayd.core.pooling import FAST, STOCK, Ledger, Slot
 quick = settings(deadline=None, database=None, max_examples=200)
 
 
-def ledger(max_idle: int = 8, per_endpoint: int = 4, max_open: int = 0) -> Ledger[str]:
+def ledger(max_idle: int = 8, per_endpoint: int = 4, max_open: int = 0) -> Ledger:
     """A ledger over connections that are names."""
     return Ledger(max_idle=max_idle, max_idle_per_endpoint=per_endpoint, max_open=max_open)
 
