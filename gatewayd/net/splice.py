@@ -12,7 +12,6 @@ within 10 ms, and each piece as it comes again until bulk does. None gathers whi
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -21,25 +20,20 @@ from typing import Any, Final
 
 from twisted.internet import main
 
+from gatewayd.net.pipes import SIZE, Pipe, Pipes
 from gatewayd.net.transports import Eager
 
 WORTHWHILE: Final = 131_072  # bytes left of a body
 ENDLESS: Final = 1 << 62  # bytes, of what has no length
-_PIPE: Final = 1 << 20
 _BULK: Final = 65536  # bytes at once
 _GATHERED: Final = 262_144  # bytes that bulk may gather in the source's socket before it is read
 _FALTER: Final = 0.005  # seconds without a read, after which bulk is none
-_F_SETPIPE_SZ: Final = 1031
-_F_GETPIPE_SZ: Final = 1032
 _SPLICE_F_MOVE: Final = 1
 _SPLICE_F_NONBLOCK: Final = 2
 _SPLICE_F_MORE: Final = 4
 _FLAGS: Final = _SPLICE_F_MOVE | _SPLICE_F_NONBLOCK
 _splice: Final[Any] = getattr(os, "splice", None)  # Linux, from Python 3.10 on
-_KEPT: Final = 64  # pipes: a megabyte of kernel memory each at most
-
-Pipe = tuple[int, int, int]  # its reading and its writing end, and the bytes it holds
-_pipes: list[Pipe] = []
+_pipes = Pipes()
 
 
 def possible(source: Any, sink: Any) -> bool:
@@ -90,7 +84,7 @@ class Pump:
         self._faltering: Any = None  # the call that looks after bulk, while there is some
         self._has_come = False  # since its last look
         self._broken = False  # the sink's connection
-        self._pipe: Pipe | None = _pipes.pop() if _pipes else _new_pipe()
+        self._pipe: Pipe | None = _pipes.borrow()
         # Good while the sockets are open: whoever closes one stops its pump.
         self._from: int = source.socket.fileno()
         self._to: int = sink.socket.fileno()
@@ -113,18 +107,14 @@ class Pump:
         self._sink.__dict__.pop("doWrite", None)
         pipe = self._pipe
         self._pipe = None
-        if self._inside or len(_pipes) >= _KEPT:
-            os.close(pipe[0])
-            os.close(pipe[1])
-        else:
-            _pipes.append(pipe)
+        _pipes.give_back(pipe, is_empty=not self._inside)
 
     def _read(self) -> Any:
         """The source is readable; once a turn, for what comes meanwhile goes better together."""
         pipe = self._pipe
         assert pipe is not None
         try:
-            size: int = _splice(self._from, pipe[1], min(self._left, _PIPE), None, None, _FLAGS)
+            size: int = _splice(self._from, pipe[1], min(self._left, SIZE), None, None, _FLAGS)
         except BlockingIOError:
             return None
         except OSError:
@@ -213,10 +203,3 @@ class Pump:
     def _finish(self) -> None:
         self.stop()
         self._ended()
-
-
-def _new_pipe() -> Pipe:
-    source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    with suppress(OSError):  # over the user's share of pipe memory: a small one works as well
-        fcntl.fcntl(sink, _F_SETPIPE_SZ, _PIPE)
-    return source, sink, fcntl.fcntl(sink, _F_GETPIPE_SZ)

@@ -6,11 +6,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from gatewayd.net.pipes import MOST
 from tests.live.conftest import StartDaemon, StartUpstream
 from tests.live.harness import (
     Daemon,
@@ -207,6 +209,34 @@ def test_many_large_downloads_at_once(pair: Pair) -> None:
         thread.join(60)
     assert failures == []
     assert pair.daemon.resident() - before < GROWTH
+
+
+def test_more_slow_downloads_than_pipes(
+    start_daemon: StartDaemon, start_upstream: StartUpstream
+) -> None:
+    """While nobody reads each holds a pipe, up to the most there may be; the others are copied."""
+    size = 6 * MIB
+    upstream = start_upstream()
+    upstream.on("/slow", serve("length", size))
+    daemon = start_daemon(configuration({"u": [upstream.endpoint]}))
+
+    def pipes() -> int:
+        links = [str(link.readlink()) for link in Path(f"/proc/{daemon.pid}/fd").iterdir()]
+        return len({link for link in links if link.startswith("pipe:")})
+
+    before = pipes()
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(daemon.client(timeout=30, receive_buffer=65536))
+            for _ in range(MOST + 16)
+        ]
+        for client in clients:
+            client.send(get("/slow"))
+        responses = [client.read_head() for client in clients]
+        eventually(lambda: pipes() >= before + MOST)
+        for client, response in zip(clients, responses, strict=True):
+            assert pipes() == before + MOST
+            assert read_digest(client, response) == (digest_of(size), size)
 
 
 def test_an_http_1_0_client_downloads_until_close(pair: Pair) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.net import splice
+from gatewayd.net.pipes import Pipes
 
 MIB = 1 << 20
 
@@ -63,9 +64,10 @@ class Gathering(SynchronousTestCase):
         for each in (self.source, self.sink):
             self.addCleanup(each.socket.close)
             self.addCleanup(each.peer.close)
-        pipes = patch.object(splice, "_pipes", [])
-        pipes.start()
-        self.addCleanup(pipes.stop)
+        self.pipes = Pipes()
+        patched = patch.object(splice, "_pipes", self.pipes)
+        patched.start()
+        self.addCleanup(patched.stop)
         self.ended = 0
 
     def pump(self, length: int) -> splice.Pump:
@@ -165,7 +167,8 @@ class Gathering(SynchronousTestCase):
     def test_a_small_pipe(self) -> None:
         """What gathers would not fit."""
         source, sink = os.pipe2(os.O_NONBLOCK)
-        splice._pipes.append((source, sink, fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 131_072)))
+        size = fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 131_072)
+        self.pipes.give_back((source, sink, size), is_empty=True)
         self.pump(10 * MIB)
         self.bring(300_000)
         self.assertEqual((1, 0), self.state())
@@ -175,12 +178,3 @@ class Gathering(SynchronousTestCase):
         self.pump(splice.ENDLESS)
         self.bring(300_000)
         self.assertEqual((1, 0), self.state())
-
-    def test_pipes_are_kept(self) -> None:
-        """With their size, and only if they are empty."""
-        pump = self.pump(10 * MIB)
-        pump.stop()
-        self.assertEqual([MIB], [size for _, _, size in splice._pipes])
-        for source, sink, _ in splice._pipes:
-            os.close(source)
-            os.close(sink)
