@@ -30,7 +30,8 @@ from gatewayd.proxy.context import Context
 from gatewayd.sweeper import TICK, Sweeper
 from gatewayd.upstreams.names import Resolver
 
-SPARE_DESCRIPTORS: Final = 256  # for logs, ZooKeeper, the admin interface, and what libraries open
+# For logs, ZooKeeper, the admin interface, what libraries open, and half of them for pipes (net.pipes).
+SPARE_DESCRIPTORS: Final = 256
 _BUSY_OVER: Final = 0.9  # seconds: every other visit
 # The young generation is collected every 50,000 allocations: a request frees what it made by counting.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)

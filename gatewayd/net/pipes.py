@@ -1,4 +1,4 @@
-"""Pipes for splicing: lent to one body at a time and kept for the next, so many at once.
+"""Pipes for splicing: lent for as long as something is in them, and so many at once (HAProxy: maxpipes).
 
 Each takes two descriptors of those that are spared for the process itself, and up to a megabyte of
 kernel memory. Linux gives a user other than root 64 of that size (pipe-user-pages-soft, pipe(7)), and
@@ -15,7 +15,7 @@ from typing import Final
 
 SIZE: Final = 1 << 20
 MOST: Final = 64
-_LEAST: Final = 65536  # bytes: through a smaller one splicing costs more than copying
+_LEAST: Final = 65536  # bytes: through 8 KiB splicing costs twice what copying does
 _F_SETPIPE_SZ: Final = 1031
 _F_GETPIPE_SZ: Final = 1032
 

@@ -2,10 +2,12 @@
 
 From 128 KiB on, copying a body through Python costs more than setting this up. A pump replaces the
 reading of one transport and the writing of the other for as long as the body lasts; whatever ends it
-gives both back, and the pipe only when it is empty. Works on Linux between plain sockets.
+gives both back. It has a pipe only while there is something in it, so that one serves all whose sinks
+keep up, and who takes bytes slowly holds one until the sink is empty. Works on Linux between plain
+sockets.
 
-While a body of known length comes fast, the kernel is asked to wake us for 256 KiB at once
-(SO_RCVLOWAT) rather than for each piece. What a source that falters leaves below that is fetched
+While a body of known length comes fast, but in small pieces, the kernel is asked to wake us for 256
+KiB at once (SO_RCVLOWAT) rather than for each. What a source that falters leaves below that is fetched
 within 10 ms, and each piece as it comes again until bulk does. None gathers while the sink is full.
 """
 
@@ -55,6 +57,7 @@ class Pump:
         moved: Callable[[int], None],
         blocked: Callable[[bool], None],
         ended: Callable[[], None],
+        gave_up: Callable[[], None],
     ) -> None:
         """Begin to pump.
 
@@ -64,16 +67,20 @@ class Pump:
             moved: told how many bytes came in from the source.
             blocked: told when the sink stops to take bytes, and takes them again.
             ended: called when the last byte is out; the transports are their own again.
+            gave_up: called instead where no pipe is to be had any more: nothing is lost, and what is
+                `left` is to be copied; the transports are their own again.
 
         Raises:
-            OSError: no pipe could be had; nothing has changed.
+            OSError: no pipe is to be had; nothing has changed.
         """
+        _pipes.give_back(_pipes.borrow(), is_empty=True)
         self._source = source
         self._sink = sink
         self._left = length
         self._moved = moved
         self._blocked = blocked
         self._ended = ended
+        self._gave_up = gave_up
         self._inside = 0  # bytes in the pipe
         # Whether more is sure to follow, so that the kernel may wait for it to fill a segment: in a
         # tunnel a long message may be the last for a while.
@@ -84,7 +91,8 @@ class Pump:
         self._faltering: Any = None  # the call that looks after bulk, while there is some
         self._has_come = False  # since its last look
         self._broken = False  # the sink's connection
-        self._pipe: Pipe | None = _pipes.borrow()
+        self._pipe: Pipe | None = None  # while there is something in it
+        self._stopped = False
         # Good while the sockets are open: whoever closes one stops its pump.
         self._from: int = source.socket.fileno()
         self._to: int = sink.socket.fileno()
@@ -100,25 +108,31 @@ class Pump:
 
     def stop(self) -> None:
         """Give the transports back; what is in the pipe is lost, so the exchange must be cut."""
-        if self._pipe is None:
+        if self._stopped:
             return
+        self._stopped = True
         self._gather(1)
         self._source.__dict__.pop("doRead", None)
         self._sink.__dict__.pop("doWrite", None)
-        pipe = self._pipe
-        self._pipe = None
-        _pipes.give_back(pipe, is_empty=not self._inside)
+        if self._pipe is not None:
+            self._give_back(self._pipe)
 
     def _read(self) -> Any:
         """The source is readable; once a turn, for what comes meanwhile goes better together."""
         pipe = self._pipe
-        assert pipe is not None
+        if pipe is None:
+            try:
+                pipe = self._pipe = _pipes.borrow()
+            except OSError:
+                self.stop()
+                self._gave_up()
+                return None
         try:
             size: int = _splice(self._from, pipe[1], min(self._left, SIZE), None, None, _FLAGS)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
+        except OSError as error:
+            if not self._inside:
+                self._give_back(pipe)
+            return None if isinstance(error, BlockingIOError) else main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
         self._left -= size
@@ -127,18 +141,20 @@ class Pump:
         self._has_come = True
         self._empty()
         self._moved(size)
-        if self._pipe is None:
+        if self._stopped:
             return None
+        gathers = self._low > 1 or (self._is_bulk and size < _GATHERED)
         if not self._left and not self._inside:
             self._finish()
-        elif not self._waiting and (self._is_bulk or self._low > 1) and pipe[2] >= _GATHERED:
+        elif gathers and not self._waiting and pipe[2] >= _GATHERED:
             self._gather(min(_GATHERED, self._left))
         return None
 
     def _empty(self) -> bool:
         """Push the pipe's bytes into the sink; whether it took them all."""
         pipe = self._pipe
-        assert pipe is not None
+        if pipe is None:
+            return True
         while self._inside:
             more = _SPLICE_F_MORE if self._left and self._is_bulk else 0
             try:
@@ -156,7 +172,12 @@ class Pump:
                 return False
             self._inside -= size
             self._sink.moved += size
+        self._give_back(pipe)
         return True
+
+    def _give_back(self, pipe: Pipe) -> None:
+        self._pipe = None
+        _pipes.give_back(pipe, is_empty=not self._inside)
 
     def _write(self) -> Any:
         """The sink is writable again, or gone."""

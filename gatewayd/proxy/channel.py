@@ -317,11 +317,17 @@ class ServerChannel:
             self._body_ended(exchange, body, b"")
             exchange.way.request_body(exchange, b"", True, [])
 
+        def gave_up() -> None:
+            assert self.pump is not None
+            body.left = self.pump.left
+            self.pump = None
+            connection.watch(self)
+
         connection.unwatch()
         try:
-            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
+            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended, gave_up)
         except OSError:
-            # No descriptors left for a pipe: the ordinary way serves too.
+            # No pipe is to be had: the ordinary way serves too.
             connection.watch(self)
 
     def _stop_pump(self) -> None:

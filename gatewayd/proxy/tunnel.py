@@ -129,11 +129,14 @@ def _pass_by(source: Any, sink: Any, moved: Callable[[int], None]) -> None:
         else:
             sink.unblocked()
 
+    def gave_up() -> None:
+        source.pump = None
+        sink.watch(source)
+
     sink.unwatch()
     try:
         source.pump = splice.Pump(
-            source.transport, sink.transport, splice.ENDLESS, moved, blocked, lambda: None
+            source.transport, sink.transport, splice.ENDLESS, moved, blocked, lambda: None, gave_up
         )
     except OSError:
-        # No descriptors left for a pipe: the ordinary way serves too.
-        sink.watch(source)
+        gave_up()  # no pipe is to be had: the ordinary way serves too

@@ -365,11 +365,17 @@ class UpstreamConnection:
             body.ended = True
             self._end_body(exchange, body, b"")
 
+        def gave_up() -> None:
+            assert self.pump is not None
+            body.left = self.pump.left
+            self.pump = None
+            exchange.client.watch(self)
+
         exchange.client.unwatch()
         try:
-            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended)
+            self.pump = splice.Pump(self.transport, sink, body.left, moved, blocked, ended, gave_up)
         except OSError:
-            # No descriptors left for a pipe: the ordinary way serves too.
+            # No pipe is to be had: the ordinary way serves too.
             exchange.client.watch(self)
 
     def _switch(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:

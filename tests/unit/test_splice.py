@@ -12,7 +12,7 @@ from unittest.mock import patch
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.net import splice
+from gatewayd.net import pipes, splice
 from gatewayd.net.pipes import Pipes
 
 MIB = 1 << 20
@@ -68,7 +68,8 @@ class Gathering(SynchronousTestCase):
         patched = patch.object(splice, "_pipes", self.pipes)
         patched.start()
         self.addCleanup(patched.stop)
-        self.ended = 0
+        self.ended = self.gave_up = 0
+        self.sizes: list[int] = []  # of what came at once
 
     def pump(self, length: int) -> splice.Pump:
         """Begin."""
@@ -76,9 +77,14 @@ class Gathering(SynchronousTestCase):
         def ended() -> None:
             self.ended += 1
 
-        pump = splice.Pump(
-            self.source, self.sink, length, lambda size: None, lambda is_blocked: None, ended
-        )
+        def gave_up() -> None:
+            self.gave_up += 1
+
+        def blocked(is_blocked: bool) -> None:
+            pass
+
+        moved = self.sizes.append
+        pump = splice.Pump(self.source, self.sink, length, moved, blocked, ended, gave_up)
         self.addCleanup(pump.stop)
         return pump
 
@@ -113,6 +119,26 @@ class Gathering(SynchronousTestCase):
         self.clock.advance(0.005)
         self.assertEqual((1, 0), self.state())
         self.source.doRead()
+        self.assertEqual((1, 0), self.state())
+
+    def test_what_comes_at_once_need_not_gather(self) -> None:
+        """A source that keeps up brings more than is asked for by itself."""
+        self.pump(1000 * MIB)
+        self.source.peer.setblocking(False)
+        for _ in range(100):
+            self.assertEqual(1, self.source.low)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self.source.peer.send(bytes(100_000))
+            self.source.doRead()
+            while not self.source.reads:
+                self.sink.peer.recv(MIB)
+                self.sink.doWrite()
+            if self.sizes[-1] >= 262_144:
+                break
+            self.clock.advance(0.005)
+            self.clock.advance(0.005)
+        self.assertGreaterEqual(self.sizes[-1], 262_144)
         self.assertEqual((1, 0), self.state())
 
     def test_the_end_is_not_waited_beyond(self) -> None:
@@ -178,3 +204,40 @@ class Gathering(SynchronousTestCase):
         self.pump(splice.ENDLESS)
         self.bring(300_000)
         self.assertEqual((1, 0), self.state())
+
+    def test_a_pipe_for_a_moment(self) -> None:
+        """Once it is empty the next one may have it; a full sink holds it."""
+        self.sink.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        self.sink.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        with patch.object(pipes, "MOST", 1):
+            self.pump(10 * MIB)
+            self.bring(100_000)
+            self.pipes.give_back(self.pipes.borrow(), is_empty=True)
+            self.source.peer.setblocking(False)
+            while self.source.reads:
+                with contextlib.suppress(BlockingIOError):
+                    self.source.peer.send(bytes(100_000))
+                self.source.doRead()
+            self.assertRaises(OSError, self.pipes.borrow)
+            self.assertRaises(OSError, self.pump, MIB)
+
+    def test_no_pipe_any_more(self) -> None:
+        """Then the rest is copied: the transports are their own again, and nothing is lost."""
+        with patch.object(pipes, "MOST", 1):
+            pump = self.pump(10 * MIB)
+            self.bring(100_000)
+            lent = self.pipes.borrow()
+            self.source.peer.sendall(b"next")
+            self.assertIsNone(self.source.doRead())
+            self.pipes.give_back(lent, is_empty=False)
+        self.assertEqual((1, 0, 10 * MIB - 100_000), (self.gave_up, self.ended, pump.left))
+        self.assertEqual(
+            (False, False), ("doRead" in vars(self.source), "doWrite" in vars(self.sink))
+        )
+        self.assertEqual((b"next", (1, 0)), (self.source.socket.recv(9), self.state()))
+
+    def test_nothing_to_write(self) -> None:
+        """Whoever asks to write for another reason finds an empty pipe, and that is no fault."""
+        self.pump(10 * MIB)
+        self.assertIsNone(self.sink.doWrite())
+        self.bring(1000)
