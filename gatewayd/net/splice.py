@@ -146,8 +146,8 @@ class Pump:
         gathers = self._low > 1 or (self._is_bulk and size < _GATHERED)
         if not self._left and not self._inside:
             self._finish()
-        elif gathers and not self._waiting and pipe[2] >= _GATHERED:
-            self._gather(min(_GATHERED, self._left))
+        elif gathers and not self._waiting:  # what gathers has to fit; the next pipe may be another
+            self._gather(min(_GATHERED, self._left) if pipe[2] >= _GATHERED else 1)
         return None
 
     def _empty(self) -> bool:

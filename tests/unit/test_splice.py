@@ -199,6 +199,20 @@ class Gathering(SynchronousTestCase):
         self.bring(300_000)
         self.assertEqual((1, 0), self.state())
 
+    def test_a_smaller_pipe_later(self) -> None:
+        """What has begun to gather is not waited for any more."""
+        self.pump(700_000)
+        self.bring(100_000)
+        self.assertEqual((262_144, 1), self.state())
+        lent = self.pipes.borrow()
+        source, sink = os.pipe2(os.O_NONBLOCK)
+        self.pipes.give_back(
+            (source, sink, fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 131_072)), is_empty=True
+        )
+        self.bring(100_000)
+        self.assertEqual((1, 0), self.state())
+        self.pipes.give_back(lent, is_empty=False)
+
     def test_a_tunnel(self) -> None:
         """It has no length: what came may be the last for a while."""
         self.pump(splice.ENDLESS)
