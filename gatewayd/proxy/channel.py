@@ -556,14 +556,15 @@ class ServerChannel:
         self._tunnel_timeout = timeout
         self.watch(exchange.connection)
         self.touch()
+        self.resume()  # if more came early than was to be held
         if self._buffer:
             early = bytes(self._buffer)
             self._buffer = b""
             self.dataReceived(early)
 
     def touch(self) -> None:
-        """The tunnel is alive."""
-        if self._tunnel_timeout:
+        """The tunnel is alive; who takes nothing is under the write timeout meanwhile."""
+        if self._tunnel_timeout and not self._stalled:
             self._arm(self._context.wheel.now + self._tunnel_timeout)
 
     def send_raw(self, data: bytes) -> None:

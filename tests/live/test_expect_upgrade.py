@@ -449,6 +449,22 @@ def test_an_upgrade_with_a_body_sends_the_body_first(pair: Pair) -> None:
             assert got == [b"body"]
 
 
+def test_a_client_that_takes_nothing_ends_its_tunnel(pair: Pair) -> None:
+    """timeouts.write holds for bulk too, which goes past the gateway."""
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(SWITCH)
+        with contextlib.suppress(Gone):
+            while True:
+                connection.send(bytes(1 << 20))
+
+    pair.upstream.on("/ws/flood", play)
+    with pair.daemon.client(receive_buffer=65536) as client:
+        switched(client, "/ws/flood")
+        pair.daemon.access(lambda item: item["path"] == "/ws/flood")
+        client.read_until_close()
+
+
 def test_a_tunnel_is_under_its_own_timeout(pair: Pair) -> None:
     """Silence longer than read, write and idle does not end it; its own limit does."""
     pair.upstream.on("/short/ws", echo)
