@@ -49,8 +49,9 @@ class Marks(NamedTuple):
 class Endpoint(Slot):
     """One member of an upstream: who it is, how it fares, and its connections' slot.
 
-    Made by `reconcile`, owned by its upstream, whose pool alone may be asked for it; the same address stays the same object through every
-    change, so that whoever holds it while a request is in flight sees the truth.
+    Made by `reconcile`, owned by its upstream, whose pool alone may be asked for it; the same address
+    stays the same object through every change, so that whoever holds it while a request is in flight
+    sees the truth.
     """
 
     __slots__ = (
