@@ -82,14 +82,6 @@ class AccessLog:
             query, referer, agent, client = self._without(query, referer, agent, client)
         if query.translate(None, _EVEN):
             query = escaped(query)
-        account = exchange.account
-        assert account is not None
-        if not account.place:
-            account.place = b"listener=%b route=%b upstream=%b" % (
-                account.listener.encode(),
-                account.route.encode(),
-                account.upstream.encode(),
-            )
         endpoint = exchange.endpoint
         headed = exchange.headed
         return (
@@ -106,7 +98,7 @@ class AccessLog:
             exchange.bytes_out,
             referer,
             agent,
-            account.place,
+            exchange.place,
             endpoint.logged if endpoint is not None else b"-",
             exchange.reason.encode() if exchange.reason else b"-",
             _seconds(headed - exchange.started) if headed else _SHORT[0],

@@ -29,8 +29,8 @@ from gatewayd.core.limits import ALONE, Share
 from gatewayd.core.routes import Route
 from gatewayd.discovery.service import ZooKeeperService
 from gatewayd.process import lowered, room_for_clients
+from gatewayd.proxy.filters import Filters
 from gatewayd.proxy.listener import Listener
-from gatewayd.proxy.resource import Leaf
 from gatewayd.upstreams.checker import HealthChecker
 from gatewayd.upstreams.members import Members
 from gatewayd.upstreams.upstream import Upstream
@@ -197,8 +197,8 @@ class Serving(MultiService):
         for name, upstream in self.upstreams.items():
             upstream.limit(share.part(config.upstreams[name].pool.max_connections_per_endpoint))
         for wanted, route in zip(config.routes, self.routes, strict=False):
-            if route.leaf.filters is not None:
-                route.leaf.filters.divide(share, wanted.max_concurrent)
+            if route.filters is not None:
+                route.filters.divide(share, wanted.max_concurrent)
 
     def _switch_upstreams(self, plan: Plan, former: Config) -> None:
         for name in [each for each in self.upstreams if each not in plan.upstreams]:
@@ -249,15 +249,13 @@ class Serving(MultiService):
 
     def _adopt_routes(self, routes: list[Route]) -> None:
         """What routes have counted goes on to count in those of the same name."""
-        former = {route.name: route.leaf for route in self.routes}
+        former = {route.name: route.filters for route in self.routes}
         now = self._shared.context.clock()
         for route in routes:
-            was: Leaf | None = former.get(route.name)
-            leaf: Leaf = route.leaf
-            if was is None:
-                continue
-            if was.filters is not None and leaf.filters is not None:
-                leaf.filters.adopt(was.filters, now)
+            was: Filters | None = former.get(route.name)
+            filters: Filters | None = route.filters
+            if was is not None and filters is not None:
+                filters.adopt(was, now)
         self.routes = routes
 
     def _switch_listeners(self, plan: Plan) -> None:

@@ -148,39 +148,43 @@ def summary_of(unsorted: Iterable[float]) -> Summary | None:
     return Summary(count, times[0], mean, times[-1], rank(0.5), rank(0.9), rank(0.99))
 
 
-class ExchangeCounters(Tally):
-    """Requests of one listener, route and upstream.
+def _outcome(status: int, seconds: float) -> int:
+    """A status code and the bucket of its seconds in one number, so that a request counts once."""
+    return status * _PLACES + (_bucket_of(seconds) if seconds >= 0.0 else _UNTIMED)
 
-    Tallied by status code and bucket of seconds in one number, so that a request counts once.
-    """
 
-    __slots__ = ("bytes_in", "bytes_out", "listener", "place", "route", "seconds", "upstream")
+class ExchangeCounters:
+    """Requests of one listener, route and upstream."""
+
+    __slots__ = ("_outcomes", "bytes_in", "bytes_out", "place", "seconds")
 
     def __init__(self, listener: str, route: str, upstream: str) -> None:
         """Args: as they label it."""
-        super().__init__()
+        self._outcomes: dict[int, int] = {}
         self.seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.place = b""  # the three below as the access log writes them: its memo
-        self.listener = listener
-        self.upstream = upstream
-        self.route = route
+        self.place = (
+            f"listener={listener} route={route} upstream={upstream}".encode()
+        )  # for the log
 
-    def ended(self, status: int, seconds: float) -> None:
+    def add(self, outcome: int, count: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """Count some that ended alike, with the sums of the rest."""
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + count
+        self.seconds += seconds
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
+    def ended(self, status: int, seconds: float, bytes_in: int = 0, bytes_out: int = 0) -> None:
         """Count one that took so many seconds; a tunnel, which takes as long as it likes, none: -1."""
-        if seconds < 0.0:
-            self.count(status * _PLACES + _UNTIMED)
-        else:
-            self.count(status * _PLACES + _bucket_of(seconds))
-            self.seconds += seconds
+        self.add(_outcome(status, seconds), 1, max(0.0, seconds), bytes_in, bytes_out)
 
     @property
     def statuses(self) -> dict[int, int]:
         """How many ended with each status code."""
         found: dict[int, int] = {}
-        for number, count in self.counts().items():
-            status = number // _PLACES
+        for outcome, count in self._outcomes.items():
+            status = outcome // _PLACES
             found[status] = found.get(status, 0) + count
         return found
 
@@ -189,7 +193,7 @@ class ExchangeCounters(Tally):
         """How long they took."""
         found = Histogram()
         counts = found.counts()
-        for number, count in self.counts().items():
+        for number, count in self._outcomes.items():
             at = number % _PLACES
             if at != _UNTIMED:
                 counts[at] = counts.get(at, 0) + count
@@ -198,19 +202,93 @@ class ExchangeCounters(Tally):
 
 
 class RouteCounters(Budget):
-    """What a route counts whatever becomes of its requests.
+    """What a route counts, and the budget of its retries; outlives a reload.
 
-    It is the budget of the route's retries too: every request touches both, and they outlive a reload.
+    All that a request counts of its route is in this one object. Requests that end as the last one did,
+    of its listener and at its upstream, are counted apart as in a Tally, and their ExchangeCounters are
+    told when that changes or somebody asks.
     """
 
-    __slots__ = ("in_flight", "rate_limited", "retries", "tunnels")
+    __slots__ = (
+        "_account",
+        "_bytes_in",
+        "_bytes_out",
+        "_listener",
+        "_outcome",
+        "_place",
+        "_ran",
+        "_seconds",
+        "_upstream",
+        "in_flight",
+        "name",
+        "rate_limited",
+        "retries",
+        "tunnels",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """Args: name: of the route."""
         super().__init__()
         self.in_flight = 0
+        self._listener = ""
+        self._upstream = ""
+        self._outcome = -1
+        self._ran = 0  # requests that ended so, in a row, and their sums
+        self._seconds = 0.0
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._place = b""
+        self._account: ExchangeCounters | None = None  # of that listener and upstream
+        self.name = name
         self.tunnels = 0
         self.rate_limited = 0
         self.retries: dict[tuple[str, str], int] = {}  # by kind of failure and result
+
+    def ended(
+        self,
+        counters: Counters,
+        listener: str,
+        upstream: str,
+        status: int,
+        seconds: float,
+        bytes_in: int,
+        bytes_out: int,
+    ) -> bytes:
+        """Count a request that is over.
+
+        Args:
+            counters: which these are among.
+            listener, upstream, status: whose it was, and how it ended.
+            seconds: that it took; a tunnel, which takes as long as it likes, none: -1.
+            bytes_in, bytes_out: of its bodies.
+
+        Returns:
+            Listener, route and upstream as the access log writes them.
+        """
+        outcome = _outcome(status, seconds)
+        if listener != self._listener or upstream != self._upstream:
+            self.settle()
+            self._listener, self._upstream = listener, upstream
+            account = self._account = counters.exchange(listener, self.name, upstream)
+            self._place = account.place
+        if outcome != self._outcome:
+            self.settle()
+            self._outcome = outcome
+        self._ran += 1
+        if seconds > 0.0:
+            self._seconds += seconds
+        self._bytes_in += bytes_in
+        self._bytes_out += bytes_out
+        return self._place
+
+    def settle(self) -> None:
+        """Tell the ExchangeCounters what they have not been told."""
+        if self._ran and self._account is not None:
+            self._account.add(
+                self._outcome, self._ran, self._seconds, self._bytes_in, self._bytes_out
+            )
+            self._ran = self._bytes_in = self._bytes_out = 0
+            self._seconds = 0.0
 
     def retried(self, kind: str, result: str) -> None:
         """Count a retry: `success`, `failure`, or `refused` by the budget."""
@@ -262,7 +340,7 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self.exchanges: dict[tuple[str, str, str], ExchangeCounters] = {}
+        self._exchanges: dict[tuple[str, str, str], ExchangeCounters] = {}
         self.routes: dict[str, RouteCounters] = {}
         self.listeners: dict[str, ListenerCounters] = {}
         self.upstreams: dict[str, UpstreamCounters] = {}
@@ -270,17 +348,24 @@ class Counters:
         self.lag = Histogram()
         self.log_lines_dropped: dict[str, int] = {}
 
+    @property
+    def exchanges(self) -> dict[tuple[str, str, str], ExchangeCounters]:
+        """Those of all combinations, up to date."""
+        for route in self.routes.values():
+            route.settle()
+        return self._exchanges
+
     def exchange(self, listener: str, route: str, upstream: str) -> ExchangeCounters:
         """The counters of that combination."""
         key = (listener, route, upstream)
-        found = self.exchanges.get(key)
+        found = self._exchanges.get(key)
         if found is None:
-            found = self.exchanges[key] = ExchangeCounters(listener, route, upstream)
+            found = self._exchanges[key] = ExchangeCounters(listener, route, upstream)
         return found
 
     def route(self, name: str) -> RouteCounters:
         """A route's counters."""
-        return self.routes.setdefault(name, RouteCounters())
+        return self.routes.setdefault(name, RouteCounters(name))
 
     def listener(self, name: str) -> ListenerCounters:
         """A listener's counters."""

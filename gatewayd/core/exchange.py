@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gatewayd.core.counters import ExchangeCounters
+from gatewayd.core.counters import RouteCounters
 from gatewayd.core.deadlines import INFINITY
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.messages import RequestHead
@@ -103,7 +103,10 @@ class Exchange:
     dialled: float = 0.0  # seconds that connecting took
     headed: float = 0.0  # when the response's head came
     ended: float = 0.0
-    account: ExchangeCounters | None = None  # where it was counted, once it has ended
+    counters: RouteCounters | None = None  # of its route, where that leads to an upstream
+    place: bytes = (
+        b""  # listener, route and upstream as the access log writes them, once it has ended
+    )
     tries: int = 0
     tried: tuple[Endpoint, ...] = ()  # that failed it
     retried: str = ""  # the kind of the last failure that was tried again

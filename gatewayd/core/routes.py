@@ -20,6 +20,7 @@ from sys import intern
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from gatewayd.core.counters import RouteCounters
 from gatewayd.core.errors import NoMethod, NoRoute
 from gatewayd.core.messages import RequestHead
 from gatewayd.core.regexes import LIMIT, search
@@ -138,10 +139,31 @@ class Route:
     """A named way from a match to a leaf."""
 
     def __init__(
-        self, name: str, match: Match, *, priority: int = 0, order: int = 0, leaf: Any = None
+        self,
+        name: str,
+        match: Match,
+        *,
+        priority: int = 0,
+        order: int = 0,
+        leaf: Any = None,
+        filters: Any = None,
+        counters: RouteCounters | None = None,
     ) -> None:
-        """Args: name: unique. priority: higher first. order: its place in the file. leaf: serves it."""
-        self.leaf = leaf  # first: all that a request asks for
+        """Make one.
+
+        Args:
+            name: unique.
+            match: what it asks of a request.
+            priority: higher first.
+            order: its place in the file.
+            leaf: serves it, and others that are served alike.
+            filters: who may take it (proxy.filters), None = everybody.
+            counters: its own, where it leads to an upstream.
+        """
+        # First what a request asks for
+        self.leaf = leaf
+        self.filters = filters
+        self.counters = counters
         self.name = name
         self.match = match
         self.priority = priority

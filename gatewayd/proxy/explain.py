@@ -13,6 +13,7 @@ from gatewayd.core.forwarded import RequestIds, introduce, request_key
 from gatewayd.core.messages import RequestHead
 from gatewayd.core.routes import Route
 from gatewayd.http1.requests import read_request
+from gatewayd.proxy.filters import Filters
 from gatewayd.proxy.forward import ReverseProxyResource
 from gatewayd.proxy.listener import Listener
 from gatewayd.proxy.resource import RedirectResource, RespondResource
@@ -127,7 +128,8 @@ def _asked(
 
 def _leaf(route: Route, exchange: Exchange, listener: Listener) -> dict[str, Any]:
     leaf = route.leaf
-    refusal = leaf.filters.verdict_of(exchange.client_ip) if leaf.filters is not None else ""
+    filters: Filters | None = route.filters
+    refusal = filters.verdict_of(exchange.client_ip) if filters is not None else ""
     if refusal:
         return {"answer": {"status": 403, "reason": "denied", "detail": refusal}}
     if isinstance(leaf, RedirectResource):

@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from gatewayd.core.counters import ExchangeCounters
+from gatewayd.core.counters import RouteCounters
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import (
     ConnectFailed,
@@ -35,7 +35,6 @@ from gatewayd.core.forwarded import request_key
 from gatewayd.core.messages import CHUNKED, Edits, ResponseHead, name_of
 from gatewayd.core.retries import ANSWERS, CONNECT_FAILURE, RESET, TIMEOUT, RetryPolicy
 from gatewayd.core.rewrites import Rewrite
-from gatewayd.core.routes import Route
 from gatewayd.http1.bodies import Piece
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes
 from gatewayd.proxy.context import Context
@@ -51,13 +50,12 @@ IDEMPOTENT: Final = frozenset(
 
 
 class Forwarding:
-    """How a route forwards: its name, edits and timeouts."""
+    """How routes forward: edits, timeouts and retries."""
 
     def __init__(
         self,
         context: Context,
         *,
-        name: str = "-",
         rewrite: Rewrite | None = None,
         request_edits: Edits | None = None,
         response_edits: Edits | None = None,
@@ -68,10 +66,9 @@ class Forwarding:
         retries: RetryPolicy | None = None,
     ) -> None:
         """Args: as in the configuration, in seconds; stream_timeout None = the upstream's read,
-        retries None = with their defaults. Figures and the retries' budget are those of the name.
+        retries None = with their defaults.
         """
         self.context = context
-        self.name = name
         self.rewrite = rewrite
         self.request_edits = request_edits
         self.response_edits = response_edits
@@ -83,24 +80,23 @@ class Forwarding:
 
 
 class ReverseProxyResource(Leaf):
-    """A leaf that forwards to an upstream."""
+    """A leaf that forwards to an upstream; one for all routes that forward alike.
+
+    What is of each route, its counters with the budget of its retries, a request has from its route.
+    """
 
     def __init__(self, upstream: Upstream | Split, *, route: Forwarding | None = None) -> None:
         """Make a leaf.
 
         Args:
             upstream: where to; a Split draws one for each request.
-            route: how; without one, with the defaults and figures of its own.
+            route: how; without one, with the defaults and in a context of its own.
         """
         if route is None:
             sample = upstream.choose()
             route = Forwarding(Context.standalone(sample.clock, sample.wheel))
         super().__init__(route.context, response_edits=route.response_edits)
-        # First what every request asks for, so that it lies together.
         self._upstream = upstream
-        self._counters = route.context.counters.route(route.name)
-        self._account: ExchangeCounters | None = None  # where the last exchange was counted,
-        self._accounted: Route | None = None  # and by which route it came
         self._rewrite = route.rewrite
         self._request_edits = route.request_edits
         self._preserve_host = route.preserve_host
@@ -113,14 +109,15 @@ class ReverseProxyResource(Leaf):
         self._tunnel = Tunnel(self, route.context)
 
     def __repr__(self) -> str:
-        return f"<ReverseProxyResource {self.route.name} to {self.upstream!r}>"
+        return f"<ReverseProxyResource to {self.upstream!r}>"
 
     # --- out: pick, connect, send
 
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange on its way."""
-        self._counters.in_flight += 1
-        self._counters.request(exchange.started)
+        counters = exchange.counters = self._counters_of(exchange)
+        counters.in_flight += 1
+        counters.request(exchange.started)
         upstream: Upstream = self._upstream.choose()
         exchange.upstream = upstream
         exchange.upstream_name = upstream.name
@@ -140,6 +137,11 @@ class ReverseProxyResource(Leaf):
         else:
             exchange.advance(PICK)
             self._wait(exchange, endpoint, self._picked)
+
+    def _counters_of(self, exchange: Exchange) -> RouteCounters:
+        """Those of its route; a stock Site's requests come by none, and count as `-`."""
+        counters = exchange.route.counters if exchange.route is not None else None
+        return counters or self.context.counters.route(exchange.route_name)
 
     def target_of(self, exchange: Exchange, upstream: Upstream) -> bytes:
         """The path that an upstream sees.
@@ -452,18 +454,20 @@ class ReverseProxyResource(Leaf):
         now = self.context.clock()
         if self._refusal(exchange, kind, sent=sent) or now >= exchange.deadline:
             return False
-        if not self._counters.has_room(self._retries.budget, now):
-            self._counters.retried(kind, "refused")
+        counters = exchange.counters
+        assert counters is not None
+        if not counters.has_room(self._retries.budget, now):
+            counters.retried(kind, "refused")
             return False
         assert exchange.endpoint is not None
         tried = (*exchange.tried, exchange.endpoint)
         other = exchange.upstream.pick_other(tried)
         if other is None:
             return False
-        self._counters.retry(now)
+        counters.retry(now)
         exchange.tried = tried
         if exchange.retried:
-            self._counters.retried(exchange.retried, "failure")
+            counters.retried(exchange.retried, "failure")
         exchange.retried = kind
         exchange.advance(RETRY)
         self._picked(other, exchange)
@@ -486,48 +490,33 @@ class ReverseProxyResource(Leaf):
         exchange.advance(SWITCHED)
         exchange.headed = self.context.clock()
         self._count_head(exchange, head)
-        self._counters.tunnels += 1
+        assert exchange.counters is not None
+        exchange.counters.tunnels += 1
         exchange.way = self._tunnel
         self._tunnel.begin(exchange, head, rest, self.route.tunnel_timeout)
 
     # --- the end
 
-    def tunnel_over(self) -> None:
+    def tunnel_over(self, exchange: Exchange) -> None:
         """One tunnel less."""
-        self._counters.tunnels -= 1
+        assert exchange.counters is not None
+        exchange.counters.tunnels -= 1
 
     def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
         """End the exchange here and at its upstream."""
         exchange.ended = now = self.context.clock()
-        upstream: Upstream | None = exchange.upstream
-        if upstream is not None:  # else a filter refused it before it began
-            self._counters.in_flight -= 1
-            exchange.account = self._account_of(exchange)
-        if exchange.endpoint is not None:
-            if exchange.headed and exchange.way is self and upstream is not None:
+        counters = exchange.counters
+        if counters is not None:  # else a filter refused it before it began
+            counters.in_flight -= 1
+        if counters is not None and exchange.endpoint is not None:
+            upstream: Upstream = exchange.upstream
+            if exchange.headed and exchange.way is self:
                 upstream.counters.window.add(now - exchange.started)
             failed = exchange.status in ANSWERS
             self._settle(exchange, failed=failed, told=bool(exchange.headed))
             if exchange.retried:
-                self._counters.retried(exchange.retried, "failure" if failed else "success")
+                counters.retried(exchange.retried, "failure" if failed else "success")
         super().finish(exchange, tell=tell)
-
-    def _account_of(self, exchange: Exchange) -> ExchangeCounters:
-        """Where it is counted; mostly where the last one was."""
-        listener = exchange.origin.listener
-        account = self._account
-        if (
-            account is None
-            or self._accounted is not exchange.route
-            or account.listener != listener
-            or account.upstream != exchange.upstream_name
-        ):
-            account = self.context.counters.exchange(
-                listener, exchange.route_name, exchange.upstream_name
-            )
-            self._account = account
-            self._accounted = exchange.route
-        return account
 
 
 _AS_IT_IS: Final = Rewrite()

@@ -34,7 +34,6 @@ class Leaf(Way):
 
     isLeaf: ClassVar[bool] = True
     server: Any = None  # set by Twisted's putChild; a compiled class has to declare it
-    filters: Filters | None = None  # of its route, set by the service
 
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange whose client has been introduced, and answer it now or later."""
@@ -102,8 +101,9 @@ class Root(Leaf):
         leaf: Leaf = route.leaf
         exchange.route = route
         exchange.way = leaf
-        if leaf.filters is not None:
-            refusal = leaf.filters.refusal(exchange, context.clock())
+        filters: Filters | None = route.filters
+        if filters is not None:
+            refusal = filters.refusal(exchange, context.clock())
             if refusal is not None:
                 leaf.refuse(exchange, refusal)
                 return

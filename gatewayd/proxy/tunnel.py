@@ -109,7 +109,7 @@ class Tunnel(Way):
 
     def finish(self, exchange: Exchange, *, tell: bool = True) -> None:
         """The leaf's accounts."""
-        self._leaf.tunnel_over()
+        self._leaf.tunnel_over(exchange)
         self._leaf.finish(exchange, tell=tell)
 
 

@@ -69,14 +69,25 @@ class Way:
         tunnelled = exchange.state == TUNNEL
         exchange.state = DONE
         exchange.deadline = INFINITY
-        account = exchange.account
-        if account is None:
-            account = exchange.account = context.counters.exchange(
-                exchange.origin.listener, exchange.route_name, exchange.upstream_name
+        seconds = -1.0 if tunnelled else ended - exchange.started
+        listener = exchange.origin.listener
+        counters = exchange.counters
+        if counters is not None:
+            exchange.place = counters.ended(
+                context.counters,
+                listener,
+                exchange.upstream_name,
+                exchange.status,
+                seconds,
+                exchange.bytes_in,
+                exchange.bytes_out,
             )
-        account.ended(exchange.status, -1.0 if tunnelled else ended - exchange.started)
-        account.bytes_in += exchange.bytes_in
-        account.bytes_out += exchange.bytes_out
+        else:
+            account = context.counters.exchange(
+                listener, exchange.route_name, exchange.upstream_name
+            )
+            account.ended(exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
+            exchange.place = account.place
         if exchange.gate is not None:
             exchange.gate.leave()
         client = exchange.client

@@ -449,7 +449,7 @@ class Supervisor(Service):
         spent, self._spent = self._spent, {}
         full_at: dict[str, dict[str, float]] = {}
         for route in self._serving.routes:
-            filters = route.leaf.filters
+            filters = route.filters
             if route.name in spent and filters is not None and filters.rate is not None:
                 # Oldest first: an idle moment before the later ones has to count as one.
                 full_at[route.name] = {

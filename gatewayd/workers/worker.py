@@ -143,7 +143,7 @@ class Worker:
         self._take_share(given.share)
         self._rest(given.draining)
         for route in self._serving.routes:
-            filters = route.leaf.filters
+            filters = route.filters
             if filters is not None and filters.rate is not None and filters.rate.is_shared:
                 self._share_tokens(route.name, filters.rate)
         if self._serving.running:
@@ -239,7 +239,7 @@ class Worker:
         if self._serving is None:
             return
         for route in self._serving.routes:
-            filters = route.leaf.filters
+            filters = route.filters
             if filters is not None and filters.rate is not None and route.name in buckets:
                 ours = self._spent.get(route.name, {})
                 for key, full_at in buckets[route.name].items():

@@ -6,6 +6,7 @@ from collections import Counter
 from fractions import Fraction
 from math import ceil, fsum
 from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +86,46 @@ class ExchangeCountersTests(SynchronousTestCase):
         self.assertEqual(duration.total, counters.duration.total)
 
 
+ENDS = st.tuples(
+    st.sampled_from(("web", "admin")),
+    st.sampled_from(("api", "other")),
+    st.sampled_from(("users", "more")),
+    st.sampled_from((200, 404, 502)),
+    st.sampled_from((-1.0, 0.0, 0.001, 0.0625, 64.0)),  # sums of these are exact
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+
+
+class RouteCountersTests(SynchronousTestCase):
+    """What is counted in the route and told to its ExchangeCounters later."""
+
+    @given(st.lists(st.one_of(ENDS, st.none()), max_size=60))
+    def test_as_if_told_at_once(self, events: list[Any]) -> None:
+        """Whatever the order, and however often somebody looks (None)."""
+        counters, told = Counters(), Counters()
+        for event in events:
+            if event is None:
+                self.assertEqual(figures(told), figures(counters))
+                continue
+            listener, route, upstream, status, seconds, bytes_in, bytes_out = event
+            at_once = told.exchange(listener, route, upstream)
+            at_once.ended(status, seconds, bytes_in, bytes_out)
+            place = counters.route(route).ended(
+                counters, listener, upstream, status, seconds, bytes_in, bytes_out
+            )
+            self.assertEqual(at_once.place, place)
+        self.assertEqual(figures(told), figures(counters))
+
+
+def figures(counters: Counters) -> dict[tuple[str, str, str], Any]:
+    """All that is told of exchanges."""
+    return {
+        key: (each.statuses, each.duration.buckets, each.seconds, each.bytes_in, each.bytes_out)
+        for key, each in counters.exchanges.items()
+    }
+
+
 class WindowTests(SynchronousTestCase):
     """The last 1,000 response times."""
 
@@ -150,8 +191,7 @@ class CountersTests(SynchronousTestCase):
         """Whoever asks twice counts into the same one; names are told apart."""
         counters = Counters()
         exchange = counters.exchange("web", "api", "users")
-        exchange.bytes_in += 5
-        exchange.ended(200, 0.1)
+        exchange.ended(200, 0.1, bytes_in=5)
         self.assertIs(counters.exchange("web", "api", "users"), exchange)
         self.assertIs(counters.route("api"), counters.route("api"))
         self.assertIs(counters.listener("web"), counters.listener("web"))

@@ -31,7 +31,7 @@ class Route:
     def __init__(
         self, *, rate: float = 0.0, burst: int = 2, key: str = "client_ip", **options: Any
     ):
-        self.counters = RouteCounters()
+        self.counters = RouteCounters("api")
         self.limit = RateLimit(rate=rate or 1.0, burst=burst, max_keys=100)
         self.rule = RateRule(self.limit, key) if rate else None
         self.filters = Filters(

@@ -112,9 +112,9 @@ def served(**changes: Any) -> Exchange:
 
 def counted(exchange: Exchange) -> Exchange:
     """As a way has ended it."""
-    exchange.account = ExchangeCounters(
+    exchange.place = ExchangeCounters(
         exchange.origin.listener, exchange.route_name, exchange.upstream_name
-    )
+    ).place
     return exchange
 
 

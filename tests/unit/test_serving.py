@@ -290,7 +290,7 @@ class Routes(ServingTestCase):
 
     def filters(self, serving: Serving, name: str) -> Any:
         """Of a route."""
-        return next(each.leaf.filters for each in serving.routes if each.name == name)
+        return next(each.filters for each in serving.routes if each.name == name)
 
     def test_buckets(self) -> None:
         """A reload forgives nobody."""
@@ -305,11 +305,41 @@ class Routes(ServingTestCase):
     def test_retries(self) -> None:
         """Budgets stay with a route of the same name."""
         serving = self.serve()
-        before = [each.leaf._counters for each in serving.routes]
+        before = [each.counters for each in serving.routes]
         self.reload(serving, FILE.replace("max_concurrent: 4", "retries: {budget: 10%}"))
-        after = [each.leaf._counters for each in serving.routes]
+        after = [each.counters for each in serving.routes]
         self.assertEqual(list(map(id, before)), list(map(id, after)))
         self.assertEqual([0.2, 0.1], [each.leaf.route.retries.budget for each in serving.routes])
+
+    def test_alike(self) -> None:
+        """Routes that forward alike share their leaf, and nothing that is counted; others share none."""
+        settings = (
+            "",
+            ", priority: 5, max_concurrent: 3",  # not how they forward
+            ", upstream: {users: 1, canary: 1}",
+            ", upstream: {users: 1, canary: 2}",
+            ", rewrite: {strip_prefix: /x}",
+            ", request_headers: {set: {X-A: b}}",
+            ", request_headers: {add: {X-A: b}}",
+            ", request_headers: {remove: [X-A]}",
+            ", response_headers: {add: {X-A: b}}",
+            ", preserve_host: false",
+            ", timeouts: {request: 9s}",
+            ", retries: {attempts: 2}",
+            ", upstream: canary",
+        )
+        lines = [
+            f"  - {{name: r{at}, match: {{path_prefix: /x{at}}}{text}"
+            + ("}" if "upstream:" in text else ", upstream: users}")
+            for at, text in enumerate(settings)
+        ]
+        before, after = FILE.index("  - {name: api"), FILE.index("upstreams:")
+        routes = self.serve(FILE[:before] + "\n".join(lines) + "\n" + FILE[after:]).routes
+        self.assertIs(routes[0].leaf, routes[1].leaf)
+        self.assertEqual(len(settings) - 1, len({id(each.leaf) for each in routes}))
+        self.assertEqual(len(settings), len({id(each.counters) for each in routes}))
+        self.assertEqual([None], list({each.filters for each in routes if each.name != "r1"}))
+        self.assertIsNotNone(routes[1].filters)
 
     def test_gates(self) -> None:
         """Who is inside stays so, and leaves the same gate."""
@@ -326,7 +356,7 @@ class Shares(ServingTestCase):
 
     def found(self, serving: Serving) -> list[int]:
         """Limits of connections, to endpoints, of requests."""
-        (rest,) = [each.leaf.filters for each in serving.routes if each.name == "rest"]
+        (rest,) = [each.filters for each in serving.routes if each.name == "rest"]
         return [
             serving.listeners["web"].terms.limits.max_connections,
             serving.upstreams["users"].pool.ledger.max_open,
