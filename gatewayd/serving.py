@@ -28,6 +28,7 @@ from gatewayd.config.schema import Config
 from gatewayd.core.limits import ALONE, Share
 from gatewayd.core.routes import Route
 from gatewayd.discovery.service import ZooKeeperService
+from gatewayd.http1.requests import forget_hosts
 from gatewayd.process import lowered, room_for_clients
 from gatewayd.proxy.filters import Filters
 from gatewayd.proxy.listener import Listener
@@ -178,6 +179,7 @@ class Serving(MultiService):
             self._switch_zookeeper(former)
         self._adopt_routes(plan.routes)
         self._switch_listeners(plan)
+        forget_hosts()
         self.take_share(self._share)
 
     def take_share(self, share: Share) -> None:
@@ -283,6 +285,7 @@ class Serving(MultiService):
 
     def _left(self, ignored: None, listener: Listener) -> None:
         self._leaving.discard(listener)
+        forget_hosts()
 
     def _remove(self, service: Any) -> None:
         if service is not None:

@@ -230,19 +230,43 @@ class RouteCounters(Budget):
         """Args: name: of the route."""
         super().__init__()
         self.in_flight = 0
-        self._listener = ""
+        self._listener = ""  # of the last request
         self._upstream = ""
+        self._place = b""
         self._outcome = -1
-        self._ran = 0  # requests that ended so, in a row, and their sums
+        self._ran = 0  # requests of these that ended so, in a row, and their sums
         self._seconds = 0.0
         self._bytes_in = 0
         self._bytes_out = 0
-        self._place = b""
         self._account: ExchangeCounters | None = None  # of that listener and upstream
         self.name = name
         self.tunnels = 0
         self.rate_limited = 0
         self.retries: dict[tuple[str, str], int] = {}  # by kind of failure and result
+
+    def began(self, counters: Counters, listener: str, upstream: str, now: float) -> bytes:
+        """Count a request in flight, and for the retries' budget.
+
+        Args:
+            counters: which these are among.
+            listener, upstream: whose it is.
+            now: when it began, in seconds.
+
+        Returns:
+            Listener, route and upstream as the access log writes them. Asked for here, where the rest
+            comes from far memory, it comes along.
+        """
+        self.in_flight += 1
+        self.request(now)
+        if listener != self._listener or upstream != self._upstream:
+            self._turn_to(counters, listener, upstream)
+        return self._place
+
+    def _turn_to(self, counters: Counters, listener: str, upstream: str) -> None:
+        self.settle()
+        self._listener, self._upstream = listener, upstream
+        account = self._account = counters.exchange(listener, self.name, upstream)
+        self._place = account.place
 
     def ended(
         self,
@@ -253,24 +277,19 @@ class RouteCounters(Budget):
         seconds: float,
         bytes_in: int,
         bytes_out: int,
-    ) -> bytes:
-        """Count a request that is over.
+    ) -> None:
+        """Count a request that began, and is over.
 
         Args:
             counters: which these are among.
             listener, upstream, status: whose it was, and how it ended.
             seconds: that it took; a tunnel, which takes as long as it likes, none: -1.
             bytes_in, bytes_out: of its bodies.
-
-        Returns:
-            Listener, route and upstream as the access log writes them.
         """
-        outcome = _outcome(status, seconds)
+        self.in_flight -= 1
         if listener != self._listener or upstream != self._upstream:
-            self.settle()
-            self._listener, self._upstream = listener, upstream
-            account = self._account = counters.exchange(listener, self.name, upstream)
-            self._place = account.place
+            self._turn_to(counters, listener, upstream)
+        outcome = _outcome(status, seconds)
         if outcome != self._outcome:
             self.settle()
             self._outcome = outcome
@@ -279,7 +298,6 @@ class RouteCounters(Budget):
             self._seconds += seconds
         self._bytes_in += bytes_in
         self._bytes_out += bytes_out
-        return self._place
 
     def settle(self) -> None:
         """Tell the ExchangeCounters what they have not been told."""

@@ -8,7 +8,7 @@ means to a proxy, its kind, depends on its name alone and is decided once per na
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 # Kinds of request and response fields. Small ones go on to the other side as they came.
 KEEP: Final = 0
@@ -133,14 +133,34 @@ class Head:
         return b", ".join(values) if values else None
 
 
+class Host:
+    """A host name that is asked for, with what the table of routes that looked it up last found.
+
+    Reading remembers it by the Host line, so that the next request for it finds name and route at one
+    place: among thousands of hosts memory is cold.
+    """
+
+    __slots__ = ("name", "route", "table")
+
+    def __init__(self, name: str) -> None:
+        """Args: name: lower case, without port and trailing dot."""
+        self.table: Any = None
+        self.route: Any = None
+        self.name = name
+
+
+_NO_HOST: Final = Host("")
+
+
 class RequestHead(Head):
     """A request as the gateway understood it."""
+
+    asked: Host = _NO_HOST
 
     method: bytes = b"GET"
     path: bytes = b"/"  # in its one form (core.targets)
     query: bytes = b""  # with its ?, untouched
     version: int = 11  # 10 or 11
-    host: str = ""  # lower case, without port and trailing dot: what routes match
     authority: bytes = b""  # as sent: what goes on in Host
     length: int = 0  # of the body in bytes; CHUNKED if it says so as it goes
     close: bool = False  # the client wants no further request on this connection
@@ -153,6 +173,11 @@ class RequestHead(Head):
     user_agent: bytes = b""  # the whole line
     referer: bytes = b""  # the whole line
     via: tuple[bytes, ...] = ()  # the whole lines
+
+    @property
+    def host(self) -> str:
+        """The name that is asked for: lower case, without port and trailing dot."""
+        return self.asked.name
 
 
 class ResponseHead(Head):

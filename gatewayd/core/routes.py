@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from sys import intern
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -66,7 +65,7 @@ class Match:
         query: Iterable[Condition] = (),
     ) -> None:
         """Args: at most one of path, prefix and regex; an empty match takes everything."""
-        self.hosts = tuple(intern(host.lower().removesuffix(".")) for host in hosts)
+        self.hosts = tuple(host.lower().removesuffix(".") for host in hosts)
         self.path = path.encode()
         self.prefix = (prefix or "/").encode()
         self.regex = regex
@@ -416,8 +415,13 @@ class Table:
             NoRoute: none matches.
             NoMethod: some would, but for the method.
         """
-        only = self._only.get(head.host) if self._only else None
+        asked = head.asked
+        if asked.table is self:
+            found: Route = asked.route
+            return found
+        only = self._only.get(asked.name) if self._only else None
         if only is not None:
+            asked.table, asked.route = self, only
             return only
         allowed: list[str] = []
         if self._exact or self._wildcards:

@@ -7,7 +7,6 @@ two servers could read in two ways is refused, because we forward it to a second
 from __future__ import annotations
 
 import re
-from sys import intern
 from typing import Final
 
 from gatewayd.core.addresses import is_ip
@@ -27,6 +26,7 @@ from gatewayd.core.messages import (
     UPGRADE,
     USER_AGENT,
     VIA,
+    Host,
     RequestHead,
     request_kind,
     value_of,
@@ -69,7 +69,7 @@ _SLASH: Final = 0x2F
 _memo: Final = LineMemo(request_kind)
 _known: Final = _memo.known
 # What lines say that were read before. Looking a line up again costs little: it knows its hash.
-_hosts: dict[bytes, str] = {}
+_hosts: dict[bytes, Host] = {}
 _lengths: dict[bytes, tuple[int, bytes]] = {}
 
 
@@ -296,20 +296,23 @@ def _read_host(head: RequestHead, line: bytes) -> None:
     if not head.authority:
         head.authority = line[5:].strip(b" \t")
         host = _hosts.get(line)
-        head.host = host if host is not None else _remember_host(line, head.authority)
+        head.asked = host if host is not None else _remember_host(line, head.authority)
         return
     if line:
         host_name(value_of(line))
         head.lines[head.lines.index(line)] = b"Host: " + head.authority
     else:
         head.lines.append(b"Host: " + head.authority)
-    head.host = host_name(head.authority)
+    head.asked = Host(host_name(head.authority))
 
 
-def _remember_host(line: bytes, authority: bytes) -> str:
-    """A Host line's host name."""
-    # Interned, as routes' hosts are: what is looked up is found without a look at its letters.
-    host = intern(host_name(authority))
+def forget_hosts() -> None:
+    """The tables of routes that knew them are no more."""
+    _hosts.clear()
+
+
+def _remember_host(line: bytes, authority: bytes) -> Host:
+    host = Host(host_name(authority))
     if len(_hosts) >= _HOSTS:
         _hosts.clear()
     if len(line) <= _HOST_LINE:

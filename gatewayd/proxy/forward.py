@@ -116,11 +116,13 @@ class ReverseProxyResource(Leaf):
     def begin(self, exchange: Exchange) -> None:
         """Take an exchange on its way."""
         counters = exchange.counters = self._counters_of(exchange)
-        counters.in_flight += 1
-        counters.request(exchange.started)
+        context = self.context
         upstream: Upstream = self._upstream.choose()
         exchange.upstream = upstream
         exchange.upstream_name = upstream.name
+        exchange.place = counters.began(
+            context.counters, exchange.origin.listener, upstream.name, exchange.started
+        )
         head = exchange.head
         if exchange.received:
             exchange.deadline = exchange.received + self._request_timeout
@@ -506,8 +508,6 @@ class ReverseProxyResource(Leaf):
         """End the exchange here and at its upstream."""
         exchange.ended = now = self.context.clock()
         counters = exchange.counters
-        if counters is not None:  # else a filter refused it before it began
-            counters.in_flight -= 1
         if counters is not None and exchange.endpoint is not None:
             upstream: Upstream = exchange.upstream
             if exchange.headed and exchange.way is self:

@@ -73,7 +73,7 @@ class Way:
         listener = exchange.origin.listener
         counters = exchange.counters
         if counters is not None:
-            exchange.place = counters.ended(
+            counters.ended(
                 context.counters,
                 listener,
                 exchange.upstream_name,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gatewayd.core.errors import NoMethod, NoRoute
-from gatewayd.core.messages import RequestHead
+from gatewayd.core.messages import Host, RequestHead
 from gatewayd.core.routes import Match, Route, Table
 
 
@@ -22,7 +22,7 @@ def asked(
     """A request."""
     head = RequestHead(list(lines))
     head.method = method.encode()
-    head.host = host
+    head.asked = Host(host)
     head.path = path.encode()
     head.query = query.encode()
     return head

@@ -100,21 +100,25 @@ ENDS = st.tuples(
 class RouteCountersTests(SynchronousTestCase):
     """What is counted in the route and told to its ExchangeCounters later."""
 
-    @given(st.lists(st.one_of(ENDS, st.none()), max_size=60))
+    @given(st.lists(st.one_of(ENDS, st.none(), st.integers(0, 9)), max_size=60))
     def test_as_if_told_at_once(self, events: list[Any]) -> None:
-        """Whatever the order, and however often somebody looks (None)."""
+        """In whatever order they begin and end (a number), and however often somebody looks (None)."""
         counters, told = Counters(), Counters()
+        inside: list[Any] = []
         for event in events:
             if event is None:
                 self.assertEqual(figures(told), figures(counters))
-                continue
-            listener, route, upstream, status, seconds, bytes_in, bytes_out = event
-            at_once = told.exchange(listener, route, upstream)
-            at_once.ended(status, seconds, bytes_in, bytes_out)
-            place = counters.route(route).ended(
-                counters, listener, upstream, status, seconds, bytes_in, bytes_out
-            )
-            self.assertEqual(at_once.place, place)
+            elif not isinstance(event, int):
+                listener, route, upstream, *_ = event
+                place = counters.route(route).began(counters, listener, upstream, 1.0)
+                self.assertEqual(told.exchange(listener, route, upstream).place, place)
+                inside.append(event)
+            elif inside:
+                listener, route, upstream, *ended = inside.pop(event % len(inside))
+                told.exchange(listener, route, upstream).ended(*ended)
+                counters.route(route).ended(counters, listener, upstream, *ended)
+            in_flight = {name: each.in_flight for name, each in counters.routes.items()}
+            self.assertEqual(+Counter(each[1] for each in inside), +Counter(in_flight))
         self.assertEqual(figures(told), figures(counters))
 
 

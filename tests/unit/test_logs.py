@@ -24,7 +24,7 @@ from gatewayd.core.addresses import parse_host_port
 from gatewayd.core.counters import ExchangeCounters
 from gatewayd.core.endpoints import Endpoint, Member
 from gatewayd.core.exchange import Exchange, Origin
-from gatewayd.core.messages import RequestHead
+from gatewayd.core.messages import Host, RequestHead
 from gatewayd.core.routes import Match, Route
 from gatewayd.logs import WAITING, AppLog, LineWriter
 
@@ -87,7 +87,7 @@ def served(**changes: Any) -> Exchange:
     head.method = b"GET"
     head.path = b"/v1/users"
     head.query = b"?page=2"
-    head.host = "api.example"
+    head.asked = Host("api.example")
     head.user_agent = b"User-Agent: curl/8.0"
     head.referer = b"Referer:  http://a.example/ "
     origin = Origin(listener="web", peer="10.0.0.7", scheme="http", port=80, trusted=True)

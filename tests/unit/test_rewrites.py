@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.errors import BadRequest, BadRewrite
-from gatewayd.core.messages import RequestHead
+from gatewayd.core.messages import Host, RequestHead
 from gatewayd.core.regexes import LIMIT
 from gatewayd.core.rewrites import Redirect, Rewrite
 from gatewayd.core.targets import normal_path
@@ -151,7 +151,7 @@ class RedirectTests(SynchronousTestCase):
         head = RequestHead([])
         head.path = path
         head.query = query
-        head.host = host
+        head.asked = Host(host)
         return Redirect(to, 308).location(head, 2000)
 
     def test_filled_in(self) -> None:
