@@ -13,12 +13,13 @@ from typing import Any, Final
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
+from gatewayd import hugepages
 from gatewayd.accesslog import AccessLog
 from gatewayd.assembly import Shared
 from gatewayd.config import schema
 from gatewayd.core.addresses import Address
 from gatewayd.core.counters import Counters
-from gatewayd.core.deadlines import Wheel
+from gatewayd.core.deadlines import INFINITY, Wheel
 from gatewayd.core.errors import BadRewrite, CapacityFault, GatewayError, UpstreamFault
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.figures import Figures
@@ -32,6 +33,7 @@ from gatewayd.upstreams.names import Resolver
 
 # For logs, ZooKeeper, the admin interface, what libraries open, and half of them for pipes (net.pipes).
 SPARE_DESCRIPTORS: Final = 256
+_GATHER: Final = 60.0  # seconds between two looks for what huge pages could hold
 _BUSY_OVER: Final = 0.9  # seconds: every other visit
 # The young generation is collected every 50,000 allocations: a request frees what it made by counting.
 _GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -87,6 +89,7 @@ class Process:
         self._offset = time() - now
         self.busy = 0.0  # share of a CPU that was used of late
         self._measured_at, self._used = now, process_time()
+        self._gathers_at = INFINITY  # not before all is there
         self._log_requests()
         self.set_logging(None, list(logging.debug))
         self.sweeper = Sweeper(
@@ -137,6 +140,7 @@ class Process:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+        self._gather(monotonic())
 
     def close(self) -> None:
         """Write what is left, and end."""
@@ -220,6 +224,13 @@ class Process:
         if now - self._measured_at >= _BUSY_OVER:
             self.busy = (used - self._used) / (now - self._measured_at)
             self._measured_at, self._used = now, used
+        if now >= self._gathers_at:
+            self._gather(now)
+
+    def _gather(self, now: float) -> None:
+        """What has come since the last time too: connections, a new configuration."""
+        self._gathers_at = now + _GATHER
+        hugepages.gather()
 
     def flush_logs(self) -> None:
         """Have written what was logged."""

@@ -57,11 +57,17 @@ class Timeouts(NamedTuple):
 class UpstreamConnection:
     """One connection to one endpoint; made by the pool, ended by itself, the pool or the endpoint."""
 
+    # First what every request asks for, flags together: among thousands of connections memory is cold.
     transport: Any = None
     exchange: Exchange | None = None
     reused = False
-    idle_since: float = 0.0
+    _close = False
+    _chunked = False  # the request's body goes out in chunks
+    _sent = False  # the request is complete
+    _paused = False
+    _answered = False  # a byte of a response has come
     promised: float = 0.0  # seconds that the endpoint keeps an idle connection, 0 = unsaid
+    idle_since: float = 0.0
 
     def __init__(
         self,
@@ -82,16 +88,11 @@ class UpstreamConnection:
         self._awaits = _IDLE
         self._buffer: bytes | bytearray = b""
         self._body: Body | None = None
-        self._close = False
         self._interim = 0
-        self._chunked = False  # the request's body goes out in chunks
-        self._sent = False  # the request is complete
         self._read_timeout = 0.0
-        self._paused = False
         self._stalled = 0.0  # since when the endpoint takes nothing, 0 = it takes
         self._moved = 0
         self.pump: splice.Pump | None = None
-        self._answered = False  # a byte of a response has come
 
     def __repr__(self) -> str:
         awaits = ("idle", "awaits head", "awaits body", "lost", "tunnel")[self._awaits]

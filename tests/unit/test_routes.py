@@ -43,6 +43,18 @@ class HostTests(SynchronousTestCase):
         routes = table(*self.ROUTES)
         self.assertEqual({host: taken(routes, asked(host=host)) for host in expected}, expected)
 
+    def test_remembered(self) -> None:
+        """What one table found for a host is nothing to another, whoever is asked how often."""
+        head = asked(host="www.example.com")
+        tables = {
+            name: table((name, {"hosts": ["www.example.com"], **more}), ("rest", {}))
+            for name, more in (("one", {}), ("two", {}), ("strict", {"methods": ["PUT"]}))
+        }
+        tables["none"] = table(("none", {}))
+        expected = {"one": "one", "two": "two", "strict": "rest", "none": "none"}
+        for name in ("one", "one", "two", "two", "one", "strict", "one", "none", "strict", "two"):
+            self.assertEqual(expected[name], taken(tables[name], head))
+
     def test_explained_alike(self) -> None:
         """What explain says of hosts is what find does."""
         for name, match in self.ROUTES[1:]:

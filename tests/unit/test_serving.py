@@ -15,6 +15,7 @@ from gatewayd.core.addresses import Address
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.limits import Share
 from gatewayd.core.tracing import SUBSYSTEMS, Trace
+from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.proxy import listener as listeners
 from gatewayd.proxy.context import Context
 from gatewayd.serving import Serving
@@ -340,6 +341,15 @@ class Routes(ServingTestCase):
         self.assertEqual(len(settings), len({id(each.counters) for each in routes}))
         self.assertEqual([None], list({each.filters for each in routes if each.name != "r1"}))
         self.assertIsNotNone(routes[1].filters)
+
+    def test_forgotten(self) -> None:
+        """Nothing that is remembered of hosts keeps a former configuration in memory."""
+        serving = self.serve()
+        head = read_request(b"GET / HTTP/1.1\r\nHost: a.example", PathRules(), 0)
+        head.asked.table = serving
+        self.reload(serving, FILE.replace("/api", "/v2"))
+        again = read_request(b"GET / HTTP/1.1\r\nHost: a.example", PathRules(), 0)
+        self.assertIsNone(again.asked.table)
 
     def test_gates(self) -> None:
         """Who is inside stays so, and leaves the same gate."""

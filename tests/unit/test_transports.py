@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.net.reactor import LeanReactor
+from gatewayd.net.reactor import LeanReactor, _Selectables
 from gatewayd.net.transports import EagerServer
 
 quick = settings(deadline=None, database=None, max_examples=200)
@@ -334,3 +334,16 @@ class EndOfTurn(SynchronousTestCase):
         reactor.doPoll(0)
         self.assertEqual((sent, reactor.turn), (["sent", "sent"], []))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    @quick
+    @given(st.lists(st.tuples(st.integers(0, 300), st.booleans())))
+    def test_selectables(self, changes: list[tuple[int, bool]]) -> None:
+        """The reactor's list says what its dictionary says, whatever comes and goes."""
+        selectables = _Selectables({3: "waker"})
+        for fd, comes in changes:
+            if comes:
+                selectables[fd] = str(fd)
+            elif fd in selectables:
+                del selectables[fd]
+        at = dict(enumerate(selectables.at))
+        self.assertEqual(dict(selectables), {fd: each for fd, each in at.items() if each})
