@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
+from io import RawIOBase
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -21,21 +22,27 @@ _DENSE: Final = (
 _MADV_COLLAPSE: Final = 25
 _SWITCH: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _MAPS: Final = Path("/proc/self/maps")
+# Tells what mincore(2) would, which is in none of systemd's sets of system calls.
+_PAGEMAP: Final = Path("/proc/self/pagemap")
+_ABSENT: Final = bytes(range(0x80))  # last bytes of pages that are not present: proc(5)
 
 
 def gather() -> Thread | None:
     """Begin to gather what is dense, in a thread: a place takes one to three milliseconds.
 
     Returns:
-        The thread, which ends by itself; None where the administrator, or the system, has no huge pages.
+        The thread, which ends by itself; None where the administrator or the system has no huge pages,
+        or a user was taken on after the start, who may not see what is where.
     """
     try:
         if "[never]" in _SWITCH.read_text():
             return None
         places = list(candidates(_MAPS.read_text().splitlines()))
+        pages = _PAGEMAP.open("rb", buffering=0)
     except OSError:
         return None
-    thread = Thread(target=_collapse, args=(ctypes.CDLL(None), places), daemon=True)
+    madvise = ctypes.CDLL(None).madvise
+    thread = Thread(target=_collapse, args=(madvise, pages, places), daemon=True)
     thread.start()
     return thread
 
@@ -53,11 +60,12 @@ def candidates(maps: Iterable[str]) -> Iterator[int]:
             yield from range(-(-start // SIZE) * SIZE, end - SIZE + 1, SIZE)
 
 
-def _collapse(libc: Any, places: Iterable[int]) -> None:
-    resident = (ctypes.c_ubyte * (SIZE // _PAGE))()
-    size = ctypes.c_size_t(SIZE)
-    for place in places:
-        address = ctypes.c_void_p(place)
-        # Either fails where the memory is gone meanwhile, or no huge page is free: then it stays as it is.
-        if libc.mincore(address, size, resident) == 0 and bytes(resident).count(1) >= _DENSE:
-            libc.madvise(address, size, _MADV_COLLAPSE)
+def _collapse(madvise: Any, pages: RawIOBase, places: Iterable[int]) -> None:
+    with pages:
+        for place in places:
+            pages.seek(place // _PAGE * 8)
+            entries = pages.read(SIZE // _PAGE * 8) or b""
+            present = entries[7::8].translate(None, _ABSENT)
+            if len(present) >= _DENSE:
+                # Where it fails, no huge page is free or the memory is gone: then it stays as it is.
+                madvise(ctypes.c_void_p(place), ctypes.c_size_t(SIZE), _MADV_COLLAPSE)

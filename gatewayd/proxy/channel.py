@@ -303,7 +303,9 @@ class ServerChannel:
         def blocked(is_blocked: bool) -> None:
             self._paused = is_blocked
             if is_blocked:
-                self._waited += self._context.wheel.now - self._waiting_since
+                now = self._context.wheel.now
+                self._waited += now - self._waiting_since
+                self._waiting_since = now
                 self.deadline = INFINITY
                 connection.blocked()
             else:

@@ -29,27 +29,6 @@ MAPS = """\
 PAGES = SIZE // mmap.PAGESIZE
 
 
-class Libc:
-    """A C library that has so many pages in use at each address."""
-
-    def __init__(self, resident: dict[int, int]) -> None:
-        self.resident = resident
-        self.collapsed: list[tuple[int | None, int, int]] = []
-
-    def mincore(self, address: Any, size: Any, pages: Any) -> int:
-        """mincore(2)."""
-        if address.value not in self.resident:
-            return -1
-        for at in range(PAGES):
-            pages[at] = at < self.resident[address.value]
-        return 0
-
-    def madvise(self, address: Any, size: Any, advice: int) -> int:
-        """madvise(2)."""
-        self.collapsed.append((address.value, size.value, advice))
-        return -1
-
-
 class Memory:
     """Anonymous memory with one aligned place for a huge page."""
 
@@ -92,10 +71,18 @@ class HugePagesTests(SynchronousTestCase):
         )
 
     def test_what_is_dense(self) -> None:
-        """From three quarters on; what fails is left alone."""
-        libc = Libc({SIZE: PAGES * 3 // 4, 2 * SIZE: PAGES * 3 // 4 - 1, 4 * SIZE: PAGES})
-        hugepages._collapse(libc, [SIZE, 2 * SIZE, 3 * SIZE, 4 * SIZE])
-        self.assertEqual([(SIZE, SIZE, 25), (4 * SIZE, SIZE, 25)], libc.collapsed)
+        """From three quarters on, and what fails is left alone."""
+        least = PAGES * 3 // 4
+        memories = [Memory(written=n, apart=mmap.MADV_RANDOM) for n in (least, least - 1, PAGES)]
+        asked: list[tuple[int | None, int, int]] = []
+
+        def madvise(address: Any, size: Any, advice: int) -> int:
+            asked.append((address.value, size.value, advice))
+            return -1
+
+        with Path("/proc/self/pagemap").open("rb", buffering=0) as pages:
+            hugepages._collapse(madvise, pages, [memory.place for memory in memories])
+        self.assertEqual([(memory.place, SIZE, 25) for memory in (memories[0], memories[2])], asked)
 
     def test_real_memory(self) -> None:
         """Nothing is lost, what is hardly used takes no more, and what is dense is huge if it can be."""
