@@ -16,9 +16,7 @@ from typing import Any, Final
 
 SIZE: Final = 2 << 20
 _PAGE: Final = 4096
-_DENSE: Final = (
-    SIZE // _PAGE * 3 // 4
-)  # pages in use from which a place is worth it: stacks are not
+_DENSE: Final = SIZE // _PAGE * 3 // 4  # pages in use that make a place worth it; stacks have few
 _MADV_COLLAPSE: Final = 25
 _SWITCH: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _MAPS: Final = Path("/proc/self/maps")
@@ -32,18 +30,19 @@ def gather() -> Thread | None:
 
     Returns:
         The thread, which ends by itself; None where the administrator or the system has no huge pages,
-        or a user was taken on after the start, who may not see what is where.
+        a user was taken on after the start, who may not see what is where, or a descriptor or a thread
+        is not to be had.
     """
     try:
         if "[never]" in _SWITCH.read_text():
             return None
         places = list(candidates(_MAPS.read_text().splitlines()))
         pages = _PAGEMAP.open("rb", buffering=0)
-    except OSError:
+        madvise = ctypes.CDLL(None).madvise
+        thread = Thread(target=_collapse, args=(madvise, pages, places), daemon=True)
+        thread.start()
+    except (OSError, RuntimeError):
         return None
-    madvise = ctypes.CDLL(None).madvise
-    thread = Thread(target=_collapse, args=(madvise, pages, places), daemon=True)
-    thread.start()
     return thread
 
 

@@ -164,9 +164,8 @@ class ExchangeCounters:
         self.seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.place = (
-            f"listener={listener} route={route} upstream={upstream}".encode()
-        )  # for the log
+        # As the access log writes them
+        self.place = f"listener={listener} route={route} upstream={upstream}".encode()
 
     def add(self, outcome: int, count: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Count some that ended alike, with the sums of the rest."""
@@ -383,7 +382,10 @@ class Counters:
 
     def route(self, name: str) -> RouteCounters:
         """A route's counters."""
-        return self.routes.setdefault(name, RouteCounters(name))
+        found = self.routes.get(name)
+        if found is None:
+            found = self.routes[name] = RouteCounters(name)
+        return found
 
     def listener(self, name: str) -> ListenerCounters:
         """A listener's counters."""

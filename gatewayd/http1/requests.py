@@ -104,6 +104,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     head = RequestHead(kept)
     _read_line(head, lines[0], rules)
     host_line = b""
+    asked: Host | None = None
     length = -1
     length_line = b""
     chunked = False
@@ -114,8 +115,12 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     del lines[0]
     for line in lines:
         kind = known.get(line, -1)
+        if kind < 0 and not host_line:
+            asked = hosts.get(line)  # so early that it comes from far memory while the rest is read
+            if asked is not None:
+                kind = HOST
         if kind < 0:
-            kind = HOST if not host_line and line in hosts else _memo.classify(line)
+            kind = _memo.classify(line)
             if kind < 0:
                 raise BadRequest("a malformed header field")
         if kind == KEEP:
@@ -171,7 +176,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     elif length >= 0:
         head.length = length
         kept.append(length_line)
-    _read_host(head, host_line)
+    _read_host(head, host_line, asked)
     if connection:
         _read_connection(head, connection, upgrade)
     elif head.version == 10:
@@ -286,8 +291,14 @@ def _check_coding(value: bytes) -> None:
     raise BadRequest("a malformed Transfer-Encoding")
 
 
-def _read_host(head: RequestHead, line: bytes) -> None:
-    """RFC 9112 §3.2: exactly one Host; the absolute form wins over it and rewrites it."""
+def _read_host(head: RequestHead, line: bytes, asked: Host | None) -> None:
+    """RFC 9112 §3.2: exactly one Host; the absolute form wins over it and rewrites it.
+
+    Args:
+        head: to be completed.
+        line: the Host line, or empty.
+        asked: what is remembered of it, if that was looked up.
+    """
     if not line:
         if head.version == 11:
             raise BadRequest("no Host")
@@ -295,8 +306,9 @@ def _read_host(head: RequestHead, line: bytes) -> None:
             return
     if not head.authority:
         head.authority = line[5:].strip(b" \t")
-        host = _hosts.get(line)
-        head.asked = host if host is not None else _remember_host(line, head.authority)
+        if asked is None:
+            asked = _hosts.get(line)
+        head.asked = asked if asked is not None else _remember_host(line, head.authority)
         return
     if line:
         host_name(value_of(line))

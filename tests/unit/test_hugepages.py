@@ -110,3 +110,12 @@ class HugePagesTests(SynchronousTestCase):
             self.assertIsNone(gather())
         with patch.object(hugepages, "_SWITCH", switch.with_name("missing")):
             self.assertIsNone(gather())
+
+    def test_no_thread(self) -> None:
+        """One that cannot be had ends nothing else."""
+
+        def start(thread: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with patch.object(hugepages.Thread, "start", start):
+            self.assertIsNone(gather())
