@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.errors import BadRequest, GatewayError
-from gatewayd.core.messages import RequestHead
+from gatewayd.core.messages import Host, RequestHead
 from gatewayd.http1 import requests
 from gatewayd.http1.requests import (
     PathRules,
     check_beginning,
+    forget_hosts,
     host_name,
     read_length,
     read_request,
@@ -829,6 +830,26 @@ class ReadRequestTests(SynchronousTestCase):
         self.assertEqual(
             requests._lengths, {b"Content-Length: 4096": (4096, b"Content-Length: 4096")}
         )
+
+    def test_remembered_hosts(self) -> None:
+        """Beyond the lines that the memo of kinds knows a host is found as well, and is as strict."""
+        forget_hosts()
+        known: list[Host] = []
+        for _ in range(2):
+            for number in range(200):
+                line = b"Host: remembered%d.example" % number
+                head = read_request(b"GET / HTTP/1.1\r\nA: b\r\n" + line, PathRules(), 0)
+                self.assertEqual(f"remembered{number}.example", head.host)
+                self.assertEqual(line[6:], head.authority)
+                self.assertEqual([b"A: b", line], head.lines)
+                known.append(head.asked)
+        self.assertEqual([id(host) for host in known[:200]], [id(host) for host in known[200:]])
+        self.assertNotIn(line, requests._known)
+        for block in (b"GET / HTTP/1.1\r\n%b\r\n%b", b"GET / HTTP/1.1\r\n%b\r\nHost: a\r\n%b"):
+            with self.assertRaises(BadRequest):
+                read_request(block % (line, line), PathRules(), 0)
+        head = read_request(b"GET http://b.example/ HTTP/1.1\r\n" + line, PathRules(), 0)
+        self.assertEqual(("b.example", [b"Host: b.example"]), (head.host, head.lines))
 
     def test_hosts_are_bounded(self) -> None:
         """At 16,384 names those remembered are forgotten; a name can be no longer than 255 bytes."""
