@@ -371,15 +371,7 @@ def _build_leaf(
     shared: Shared,
     leaves: dict[Hashable, Leaf],
 ) -> Leaf:
-    """A route's leaf.
-
-    Args:
-        route: whose.
-        upstreams: by name.
-        shared: what it is built with.
-        leaves: that forward, by how they do; routes that do so alike share one, so that ten thousand
-            cost little memory and a request finds its leaf in a near cache.
-    """
+    """A route's leaf; of `leaves`, which forward, where one does so alike: it is in a near cache."""
     response_edits = _build_edits(route.response_headers)
     if route.redirect is not None:
         redirect = Redirect(route.redirect.to, route.redirect.status)

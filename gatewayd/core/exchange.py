@@ -104,9 +104,7 @@ class Exchange:
     headed: float = 0.0  # when the response's head came
     ended: float = 0.0
     counters: RouteCounters | None = None  # of its route, where that leads to an upstream
-    place: bytes = (
-        b""  # listener, route and upstream as the access log writes them, once it has ended
-    )
+    place: bytes = b""  # where it is counted, as the access log writes it
     tries: int = 0
     tried: tuple[Endpoint, ...] = ()  # that failed it
     retried: str = ""  # the kind of the last failure that was tried again

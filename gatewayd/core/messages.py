@@ -155,8 +155,7 @@ _NO_HOST: Final = Host("")
 class RequestHead(Head):
     """A request as the gateway understood it."""
 
-    asked: Host = _NO_HOST
-
+    asked: Host = _NO_HOST  # for: what routes match
     method: bytes = b"GET"
     path: bytes = b"/"  # in its one form (core.targets)
     query: bytes = b""  # with its ?, untouched
