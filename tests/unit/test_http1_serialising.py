@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -165,6 +165,7 @@ class WrittenAndReadTests(SynchronousTestCase):
             self.check_response(head, method, b"x" * max(head.length, 0))
 
     @quick
+    @example(b"GET / HTTP/1.0\r\ncontent-LENGTH:\t0005 ", b"", [])
     @given(
         test_http1_requests.heads,
         st.binary(max_size=20),
@@ -178,7 +179,7 @@ class WrittenAndReadTests(SynchronousTestCase):
             return
         assume(head.length < 100)
         self.check_request(
-            head, (body * 100)[: head.length] if head.length >= 0 else body, trailers
+            head, ((body or b"x") * 100)[: head.length] if head.length >= 0 else body, trailers
         )
 
     @quick
