@@ -34,6 +34,7 @@ HOT = [
     "gatewayd/http1/responses.py",
     "gatewayd/http1/serialising.py",
     "gatewayd/net/splice.py",
+    "gatewayd/net/wire.py",
     "gatewayd/proxy/answers.py",
     "gatewayd/proxy/channel.py",
     "gatewayd/proxy/context.py",

@@ -1,8 +1,8 @@
 """The lean reactor: epoll without the ceremony around a plain readable event.
 
-The stock EPollReactor wraps each event in a log context (2 µs). Here a plain readable event calls
-`doRead` directly; everything else, errors and hang-ups included, takes the stock way. A turn ends with
-sending what its events wrote (net.transports).
+The stock EPollReactor wraps each event in a log context (2 µs). Here a plain readable event is read
+directly; everything else, errors and hang-ups included, takes the stock way. A turn ends with sending
+what its events wrote (net.wire).
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from twisted.internet import epollreactor
 from twisted.internet.main import installReactor
 from twisted.python import log
 
-from gatewayd.net.transports import Eager
+from gatewayd.net.wire import Wire, flush_each, read_each
 
-_EPOLLIN = 1
 _EVENTS = 64  # of a turn: what the first one wrote waits for the others, a millisecond at most
 
 
 class _Selectables(dict[int, Any]):
-    """What the stock reactor has by descriptor, in a list besides.
+    """What the stock reactor has by descriptor, or its wire, in a list besides.
 
     Among thousands of connections each look into a dictionary is one at far memory more.
     """
@@ -36,7 +35,7 @@ class _Selectables(dict[int, Any]):
         super().__setitem__(fd, selectable)
         if fd >= len(self.at):
             self.at.extend([None] * (2 * fd + 64 - len(self.at)))
-        self.at[fd] = selectable
+        self.at[fd] = getattr(selectable, "wire", selectable)
 
     def __delitem__(self, fd: int) -> None:
         super().__delitem__(fd)
@@ -51,44 +50,27 @@ class LeanReactor(epollreactor.EPollReactor):
 
     def __init__(self) -> None:
         """Nothing is written yet."""
-        self.turn: list[Eager] = []  # transports with something to send when the turn ends
+        self.turn: list[Wire] = []  # those with something to send when the turn ends
         super().__init__()
         self._selectables = _Selectables(self._selectables)
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events and act on them."""
-        self._end_turn()  # of timed calls
+        flush_each(self.turn)  # of timed calls
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, _EVENTS)
         except InterruptedError:
             return
-        at = self._selectables.at
-        for fd, event in events:
-            selectable = at[fd]
-            if selectable is None:
-                continue  # closed by an earlier event of this batch
-            if event != _EPOLLIN:
-                log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
-                continue
-            try:
-                why = selectable.doRead()
-            except Exception as error:
-                log.err()
-                why = error
-            if why:
-                self._disconnectSelectable(selectable, why, True)
-        self._end_turn()
+        read_each(events, self._selectables.at, self._lost, self._otherwise)
+        flush_each(self.turn)
 
     doIteration = doPoll
 
-    def _end_turn(self) -> None:
-        turn = self.turn
-        for transport in turn:
-            try:
-                transport.flush()
-            except Exception:
-                log.err()
-        turn.clear()
+    def _lost(self, selectable: Any, why: Any) -> None:
+        self._disconnectSelectable(selectable, why, True)
+
+    def _otherwise(self, selectable: Any, fd: int, event: int) -> None:
+        log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
 
 def install() -> bool:

@@ -42,7 +42,7 @@ def possible(source: Any, sink: Any) -> bool:
     """Whether a pump can run between two transports now; what the sink holds goes out first."""
     if _splice is None or not isinstance(source, Eager) or not isinstance(sink, Eager):
         return False
-    sink.flush()
+    sink.wire.flush()
     return not sink.unsent() and bool(sink.connected) and not sink.disconnecting
 
 
@@ -97,7 +97,7 @@ class Pump:
         self._from: int = source.socket.fileno()
         self._to: int = sink.socket.fileno()
         self._socket = source.socket
-        source.doRead = self._read
+        source.wire.reader = self._read
         sink.doWrite = self._write
         source.startReading()
 
@@ -112,7 +112,7 @@ class Pump:
             return
         self._stopped = True
         self._gather(1)
-        self._source.__dict__.pop("doRead", None)
+        self._source.wire.reader = None
         self._sink.__dict__.pop("doWrite", None)
         if self._pipe is not None:
             self._give_back(self._pipe)

@@ -28,6 +28,7 @@ from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
 from gatewayd.http1.serialising import chunk, chunk_pieces, last_chunk, response_bytes
 from gatewayd.net import splice
 from gatewayd.net.flow import Flow
+from gatewayd.net.wire import Wire
 
 if TYPE_CHECKING:
     from gatewayd.proxy.listener import Listener
@@ -52,6 +53,7 @@ _RATE_SECONDS: Final = 10.0  # over which min_body_rate is measured
 class ServerChannel:
     """One client connection; made by its listener, ended by either side."""
 
+    wire: Wire  # the transport's
     transport: Any = None
     exchange: Exchange | None = None
 
@@ -89,6 +91,7 @@ class ServerChannel:
     def makeConnection(self, transport: Any) -> None:
         """Twisted: connected."""
         self.transport = transport
+        self.wire = transport.wire
         transport.no_delay()
         transport.stuck = self._stuck
         self._listener.opened(self)
@@ -241,7 +244,7 @@ class ServerChannel:
         if body.ended:
             self._body_ended(exchange, body, more)
         else:
-            self.transport.bulk = True
+            self.wire.bulk = True
             self._wait_for_body()
 
     def _check_body_size(self, exchange: Exchange) -> None:
@@ -340,7 +343,7 @@ class ServerChannel:
     def _body_ended(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         exchange.received = self._context.clock()
         exchange.trailers = body.trailers
-        self.transport.bulk = False
+        self.wire.bulk = False
         self._body = None
         self._awaits = _ANSWER
         self.deadline = INFINITY
@@ -424,16 +427,16 @@ class ServerChannel:
                 self._chunking = False
         else:
             out += body
-        self.transport.write(out)
+        self.wire.write(out)
         if not ended:
             self.watch(exchange.connection)
 
     def respond_body(self, data: bytes) -> None:
         """Send a piece of the response's body."""
         if self._chunking:
-            self.transport.writeSequence(chunk_pieces(data))
+            self.wire.write_each(chunk_pieces(data))
         else:
-            self.transport.write(data)
+            self.wire.write(data)
 
     @property
     def takes_chunks(self) -> bool:
@@ -442,18 +445,18 @@ class ServerChannel:
 
     def respond_chunks(self, pieces: list[Piece]) -> None:
         """Send a part of the response's body that is in chunks already."""
-        self.transport.writeSequence(pieces)
+        self.wire.write_each(pieces)
 
     def respond_end(self, trailers: list[bytes]) -> None:
         """End the response's body."""
         self.unwatch()  # first: the source is in the pool again, and nothing of ours may pause it there
         if self._chunking:
             self._chunking = False
-            self.transport.write(last_chunk(trailers))
+            self.wire.write(last_chunk(trailers))
 
     def interim(self, head: ResponseHead) -> None:
         """Send a 1xx."""
-        self.transport.write(response_bytes(head.status, head.reason, head.lines, b""))
+        self.wire.write(response_bytes(head.status, head.reason, head.lines, b""))
 
     def finished(self) -> None:
         """The exchange is over, its answer handed over whole: go on, or close."""
@@ -468,7 +471,7 @@ class ServerChannel:
             self._linger()
         elif self._closing:
             self._leave()
-        elif self.transport.unsent():
+        elif not self.wire.direct and self.transport.unsent():
             self._wait_for_flush()
         else:
             self._next()
@@ -553,7 +556,7 @@ class ServerChannel:
         exchange = self.exchange
         assert exchange is not None
         added = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        self.transport.write(response_bytes(head.status, head.reason, head.lines, added) + rest)
+        self.wire.write(response_bytes(head.status, head.reason, head.lines, added) + rest)
         self._awaits = _TUNNEL
         self._tunnel_timeout = timeout
         self.watch(exchange.connection)
@@ -572,7 +575,7 @@ class ServerChannel:
     def send_raw(self, data: bytes) -> None:
         """Send bytes of the tunnel."""
         if self._awaits == _TUNNEL:
-            self.transport.write(data)
+            self.wire.write(data)
 
     def end_raw(self) -> None:
         """The endpoint has said its last word."""

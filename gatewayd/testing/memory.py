@@ -6,7 +6,7 @@ may be on the way; what is written beyond it is unsent, and a producer is told t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address
@@ -20,6 +20,8 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+
+from gatewayd.net.wire import Wire
 
 _WINDOW: Final = 262_144
 _PAUSE_AT: Final = 65_536
@@ -48,13 +50,14 @@ class MemoryTransport:
         self._producer_paused = False
         self._write_closed = False
         self._pause_at = _PAUSE_AT
+        self.wire = Wire(self)
 
     def __repr__(self) -> str:
         return f"<MemoryTransport to {self._address.host} unsent={self.unsent()}>"
 
     # --- what protocols call
 
-    def write(self, data: bytes) -> None:
+    def queue(self, data: bytes) -> None:
         """Send bytes."""
         if not self.connected or self.disconnecting or self._write_closed or not data:
             return
@@ -65,9 +68,7 @@ class MemoryTransport:
             self._producer_paused = True
             self.producer.pauseProducing()
 
-    def writeSequence(self, iovec: Iterable[bytes | memoryview]) -> None:
-        """Send bytes in pieces."""
-        self.write(b"".join(iovec))
+    write = queue
 
     def unsent(self) -> int:
         """Bytes beyond the window."""

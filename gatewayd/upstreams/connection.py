@@ -34,6 +34,7 @@ from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk_pieces, last_chunk
 from gatewayd.net import splice
 from gatewayd.net.flow import Flow
+from gatewayd.net.wire import Wire
 
 # What the connection waits for
 _IDLE: Final = 0
@@ -58,7 +59,7 @@ class UpstreamConnection:
     """One connection to one endpoint; made by the pool, ended by itself, the pool or the endpoint."""
 
     # First what every request asks for, flags together: among thousands of connections memory is cold.
-    transport: Any = None
+    wire: Wire  # the transport's
     exchange: Exchange | None = None
     reused = False
     _close = False
@@ -68,6 +69,7 @@ class UpstreamConnection:
     _answered = False  # a byte of a response has come
     promised: float = 0.0  # seconds that the endpoint keeps an idle connection, 0 = unsaid
     idle_since: float = 0.0
+    transport: Any = None
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class UpstreamConnection:
     def makeConnection(self, transport: Any) -> None:
         """Twisted: connected."""
         self.transport = transport
+        self.wire = transport.wire
         transport.no_delay()
         transport.set_read_ahead(self.pool.read_ahead)
         self.pool.connected(self)
@@ -141,7 +144,7 @@ class UpstreamConnection:
         self._sent = ended
         self._read_timeout = read
         self._answered = False
-        self.transport.write(data)
+        self.wire.write(data)
         if ended:
             self.request_ended()
 
@@ -162,7 +165,7 @@ class UpstreamConnection:
             self.send_chunks(chunk_pieces(data), ended, trailers)
             return
         if data:
-            self.transport.write(data)
+            self.wire.write(data)
         if ended:
             self.request_ended()
 
@@ -170,15 +173,15 @@ class UpstreamConnection:
         """Send a part of the request's body that is in chunks already."""
         if self._awaits == _LOST:
             return
-        self.transport.writeSequence(pieces)
+        self.wire.write_each(pieces)
         if ended:
-            self.transport.write(last_chunk(trailers))
+            self.wire.write(last_chunk(trailers))
             self.request_ended()
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes of a tunnel."""
         if self._awaits == _TUNNEL:
-            self.transport.write(data)
+            self.wire.write(data)
 
     def end_raw(self) -> None:
         """The tunnel's client has said its last word."""
@@ -278,7 +281,7 @@ class UpstreamConnection:
             return
         self._body = body
         self._awaits = _BODY
-        self.transport.bulk = True
+        self.wire.bulk = True
         self._arm_read()
         exchange.way.response(exchange, head, piece, False)
         if self.exchange is exchange:
@@ -313,7 +316,7 @@ class UpstreamConnection:
     def _end_body(self, exchange: Exchange, body: Body, rest: bytes) -> None:
         if rest:
             self._close = True
-        self.transport.bulk = False
+        self.wire.bulk = False
         self._finish(not rest)
         exchange.way.response_ended(exchange, body.trailers)
 

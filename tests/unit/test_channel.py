@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -46,10 +45,6 @@ class Source:
 
 class Full(FakeTransport):
     """The kernel takes nothing: whoever produces is paused at each write."""
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Buffer it."""
-        self.write(b"".join(data))
 
     def write(self, data: bytes) -> None:
         """Buffer it."""

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.net import pipes, splice
 from gatewayd.net.pipes import Pipes
+from gatewayd.net.wire import Wire
 
 MIB = 1 << 20
 
@@ -35,7 +36,7 @@ class Side:
         self.reactor = reactor
         self.connected = True
         self.moved = 0
-        self.doRead: Any = None
+        self.wire = Wire(self)
         self.doWrite: Any = None
         self.reads = False
 
@@ -93,7 +94,7 @@ class Gathering(SynchronousTestCase):
         self.source.peer.sendall(bytes(size))
         taken = 0
         while taken < size:
-            self.assertIsNone(self.source.doRead())
+            self.assertIsNone(self.source.wire.read())
             if self.ended:
                 return
             taken += len(self.sink.peer.recv(size))
@@ -109,16 +110,16 @@ class Gathering(SynchronousTestCase):
         self.assertEqual((1, 0), self.state())
         self.source.peer.sendall(bytes(100_000))
         while self.source.low == 1:
-            self.source.doRead()
+            self.source.wire.read()
         for _ in range(3):
             self.assertEqual((262_144, 1), self.state())
             self.clock.advance(0.0025)
             self.source.peer.sendall(bytes(1000))
-            self.source.doRead()
+            self.source.wire.read()
             self.clock.advance(0.0025)
         self.clock.advance(0.005)
         self.assertEqual((1, 0), self.state())
-        self.source.doRead()
+        self.source.wire.read()
         self.assertEqual((1, 0), self.state())
 
     def test_what_comes_at_once_need_not_gather(self) -> None:
@@ -130,7 +131,7 @@ class Gathering(SynchronousTestCase):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     self.source.peer.send(bytes(100_000))
-            self.source.doRead()
+            self.source.wire.read()
             while not self.source.reads:
                 self.sink.peer.recv(MIB)
                 self.sink.doWrite()
@@ -178,7 +179,7 @@ class Gathering(SynchronousTestCase):
             while self.source.reads:
                 with contextlib.suppress(BlockingIOError):
                     self.source.peer.send(bytes(100_000))
-                self.source.doRead()
+                self.source.wire.read()
             self.assertEqual((1, 0), self.state())
             while self.source.low == 1:  # until all is out, and bulk comes again
                 with contextlib.suppress(BlockingIOError):
@@ -186,7 +187,7 @@ class Gathering(SynchronousTestCase):
                 if self.source.reads:
                     with contextlib.suppress(BlockingIOError):
                         self.source.peer.send(bytes(100_000))
-                    self.source.doRead()
+                    self.source.wire.read()
                 else:
                     self.sink.doWrite()
 
@@ -231,7 +232,7 @@ class Gathering(SynchronousTestCase):
             while self.source.reads:
                 with contextlib.suppress(BlockingIOError):
                     self.source.peer.send(bytes(100_000))
-                self.source.doRead()
+                self.source.wire.read()
             self.assertRaises(OSError, self.pipes.borrow)
             self.assertRaises(OSError, self.pump, MIB)
 
@@ -242,11 +243,11 @@ class Gathering(SynchronousTestCase):
             self.bring(100_000)
             lent = self.pipes.borrow()
             self.source.peer.sendall(b"next")
-            self.assertIsNone(self.source.doRead())
+            self.assertIsNone(self.source.wire.read())
             self.pipes.give_back(lent, is_empty=False)
         self.assertEqual((1, 0, 10 * MIB - 100_000), (self.gave_up, self.ended, pump.left))
         self.assertEqual(
-            (False, False), ("doRead" in vars(self.source), "doWrite" in vars(self.sink))
+            (False, False), (self.source.wire.reader is not None, "doWrite" in vars(self.sink))
         )
         self.assertEqual((b"next", (1, 0)), (self.source.socket.recv(9), self.state()))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.net.reactor import LeanReactor, _Selectables
 from gatewayd.net.transports import EagerServer
+from gatewayd.net.wire import Wire, flush_each, read_each
 
 quick = settings(deadline=None, database=None, max_examples=200)
 
@@ -39,7 +42,8 @@ class FakeSocket:
             self.room -= size
             if data and not size:
                 raise BlockingIOError(errno.EAGAIN, "full")
-        self.taken.append(bytes(data[:size]))
+        if data:
+            self.taken.append(bytes(data[:size]))
         return size
 
     def sendmsg(self, pieces: Iterable[bytes]) -> int:
@@ -66,7 +70,8 @@ class FakeSocket:
         """Nothing to set."""
 
     def shutdown(self, how: int) -> None:
-        """Closed."""
+        """Half closed."""
+        self.error = BrokenPipeError(errno.EPIPE, "shut down")
 
     def close(self) -> None:
         """Closed."""
@@ -99,13 +104,11 @@ class Turns(FakeReactor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turn: list[EagerServer] = []
+        self.turn: list[Wire] = []
 
     def end(self) -> None:
         """The turn ends."""
-        for transport in self.turn:
-            transport.flush()
-        self.turn.clear()
+        flush_each(self.turn)
 
 
 class TransportTestCase(SynchronousTestCase):
@@ -114,7 +117,7 @@ class TransportTestCase(SynchronousTestCase):
     def make(self, reactor: Any) -> tuple[EagerServer, FakeSocket]:
         """A connected one."""
         socket = FakeSocket()
-        protocol = Protocol()
+        self.protocol = protocol = Protocol()
         address = ("127.0.0.1", 1)
         transport = EagerServer(socket, protocol, address, None, 1, reactor)
         protocol.makeConnection(transport)
@@ -241,6 +244,28 @@ class Writing(TransportTestCase):
         kept = (self.transport.unsent(), self.transport.dataBuffer, self.transport._tempDataBuffer)
         self.assertEqual(kept, (0, b"", []))
 
+    def test_half_closed(self) -> None:
+        """What was written goes out, and nothing after it, though the other half is open."""
+        self.transport.write(b"last word")
+        self.transport.loseWriteConnection()
+        self.transport.doWrite()
+        self.transport.write(b"lost")
+        self.reactor.end()
+        self.assertEqual(self.socket.taken, [b"last word"])
+        self.assertTrue(self.transport.connected)
+
+    def test_nothing_waits_for_the_collector(self) -> None:
+        """Who is gone is forgotten at once: with thousands of clients its buffers would add up."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.transport.write(b"answer")
+        self.reactor.end()
+        self.transport.connectionLost(Failure(main.CONNECTION_DONE))
+        gone = weakref.ref(self.transport)
+        self.protocol.transport = None
+        del self.transport
+        self.assertIsNone(gone())
+
     def test_aborted(self) -> None:
         """Then what is held is not worth a try."""
         self.transport.write(b"lost")
@@ -297,7 +322,7 @@ class Reading(TransportTestCase):
         transport, socket = self.make(Turns())
 
         def read(size: int, *, bulk: bool) -> int:
-            transport.bulk = bulk
+            transport.wire.bulk = bulk
             socket.data = b"x" * size
             transport.doRead()
             return socket.asked[-1] // 1024
@@ -319,21 +344,42 @@ class EndOfTurn(SynchronousTestCase):
         """It is told, and the others are sent."""
         sent: list[str] = []
 
-        class Sent:
-            def flush(self) -> None:
-                sent.append("sent")
-
-        class Broken:
-            def flush(self) -> None:
-                raise ValueError("broken")
+        class Socket:
+            def send(self, data: bytes) -> int:
+                if data == b"broken":
+                    raise ValueError("broken")
+                sent.append(data.decode())
+                return len(data)
 
         reactor = LeanReactor()
         self.addCleanup(reactor._poller.close)
-        turn: list[Any] = [Sent(), Broken(), Sent()]
-        reactor.turn.extend(turn)
+        for data in (b"sent", b"broken", b"sent"):
+            wire = Wire(None)
+            wire.direct, wire.socket, wire.turn = True, Socket(), reactor.turn
+            wire.write(data)
         reactor.doPoll(0)
         self.assertEqual((sent, reactor.turn), (["sent", "sent"], []))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_a_fault_while_reading(self) -> None:
+        """Closes the connection, once."""
+        lost: list[Any] = []
+
+        class Faulty(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                if data == b"closed":
+                    self.transport.connectionLost(Failure(main.CONNECTION_DONE))
+                raise ValueError("faulty")
+
+        for data in (b"open", b"closed"):
+            socket = FakeSocket()
+            socket.data = data
+            protocol = Faulty()
+            server = EagerServer(socket, protocol, ("127.0.0.1", 1), None, 1, FakeReactor())
+            protocol.makeConnection(server)
+            read_each([(0, 1)], [server.wire], lambda *told: lost.append(told), lost.append)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            self.assertEqual([type(why) for _, why in lost], [ValueError])
 
     @quick
     @given(st.lists(st.tuples(st.integers(0, 300), st.booleans())))

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from gatewayd.core.addresses import parse_host_port
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.endpoints import Endpoint, Member
+from gatewayd.net.wire import Wire
 from gatewayd.upstreams.pool import HTTPConnectionPool
 
 
@@ -25,6 +26,15 @@ class FakeTransport(StringTransport):
         super().__init__()
         self.protocol = protocol
         self.closing = ""  # how: close or abort
+        self.wire = Wire(self)
+
+    def queue(self, data: bytes) -> None:
+        """Take it."""
+        self.write(data)
+
+    def unsent(self) -> int:
+        """All is taken."""
+        return 0
 
     def set_read_ahead(self, size: int) -> None:
         """Nothing to do."""
