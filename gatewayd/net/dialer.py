@@ -17,6 +17,11 @@ class _Connector(tcp.Connector):
     def _makeTransport(self) -> EagerClient:
         return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted: it is over; no ring is left that only the collector could free."""
+        super().connectionLost(reason)
+        self.transport = None
+
 
 class _Once(ClientFactory):
     """Hands one protocol its connection, or its failure."""
@@ -24,14 +29,19 @@ class _Once(ClientFactory):
     noisy = False
 
     def __init__(self, protocol: Any, failed: Callable[[Failure], None]) -> None:
-        self._protocol = protocol
-        self._failed = failed
+        self._waiting: tuple[Any, Callable[[Failure], None]] | None = (protocol, failed)
 
     def buildProtocol(self, addr: Any) -> Any:
-        return self._protocol
+        assert self._waiting is not None
+        protocol, _ = self._waiting
+        self._waiting = None  # and keeps neither
+        return protocol
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self._failed(reason)
+        assert self._waiting is not None
+        _, failed = self._waiting
+        self._waiting = None
+        failed(reason)
 
 
 class Dialer:

@@ -34,7 +34,6 @@ class Eager:
     _tempDataBuffer: list[Any]
     _tempDataLen: int
     _writeDisconnected: Any
-    _aborting: Any
     bufferSize: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -112,8 +111,7 @@ class Eager:
     def connectionLost(self, reason: Any) -> None:
         """Twisted: closed. What a turn wrote goes out before; nothing is kept for a peer that is gone."""
         self.stuck = self.drained = None
-        if not self._aborting:
-            self.wire.flush()
+        self.wire.flush()
         self.wire.close()
         super().connectionLost(reason)  # type: ignore[misc]
         self._tempDataBuffer = []

@@ -45,7 +45,12 @@ class Wire:
     )
 
     def __init__(self, transport: Any) -> None:
-        """Args: transport: whose it is; `queue` takes what the kernel does not, `doRead` the rest."""
+        """Make one.
+
+        Args:
+            transport: whose it is. Its `queue` takes what is written while the wire is not `direct`,
+                its `stick` what the kernel does not take.
+        """
         self.direct = False  # whether bytes may be sent: it is connected, and nothing is queued
         self.socket: Any = None
         self.protocol: Any = None
@@ -177,4 +182,6 @@ def flush_each(turn: list[Wire]) -> None:
             wire.flush()
         except Exception:
             log.err()
+            if wire.transport is not None:
+                wire.transport.abortConnection()  # what would follow had a hole before it
     turn.clear()

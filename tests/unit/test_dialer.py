@@ -1,17 +1,21 @@
-"""net.dialer: what cannot even begin fails like any other attempt."""
+"""net.dialer: what cannot even begin fails like any other attempt, and what ends leaves nothing."""
 
 from __future__ import annotations
 
 import errno
+import gc
 from typing import Any
+from weakref import ref
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectBindError
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.net.dialer import Dialer
+from gatewayd.net.reactor import LeanReactor
 
 
 class Dialling(SynchronousTestCase):
@@ -31,3 +35,45 @@ class Dialling(SynchronousTestCase):
         clock.advance(0)
         self.assertEqual([ConnectBindError], [failure.type for failure in failures])
         self.assertEqual([], clock.getDelayedCalls())
+
+
+class Leaving(SynchronousTestCase):
+    """Connections that end."""
+
+    def test_nothing_waits_for_the_collector(self) -> None:
+        """Whoever had a connection is forgotten with it."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        lost: list[str] = []
+
+        class Near(Protocol):
+            def connectionMade(self) -> None:
+                gone.append(ref(self.transport))
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                lost.append("near")
+
+        class Far(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.loseConnection()  # type: ignore[union-attr]
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                lost.append("far")
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Far), interface="127.0.0.1")
+        self.addCleanup(port.socket.close)
+        near = Near()
+        gone = [ref(near)]
+        address = port.getHost()
+        give_up = Dialer(reactor).dial(address.host, address.port, near, 5.0, self.fail)
+        del near
+        for _ in range(500):
+            if len(lost) == 2:
+                break
+            reactor.iterate(0.01)
+        give_up()  # too late, and no harm
+        del give_up
+        self.assertEqual(["far", "near"], sorted(lost))
+        self.assertEqual([None, None], [each() for each in gone])

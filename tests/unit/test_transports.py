@@ -267,12 +267,14 @@ class Writing(TransportTestCase):
         self.assertIsNone(gone())
 
     def test_aborted(self) -> None:
-        """Then what is held is not worth a try."""
-        self.transport.write(b"lost")
+        """What was written before is tried once; nothing is kept."""
+        self.transport.write(b"answer")
         self.transport.abortConnection()
-        self.reactor.advance(0)
         self.reactor.end()
-        self.assertEqual(self.socket.taken, [])
+        self.reactor.advance(0)
+        self.transport.write(b"lost")
+        self.reactor.end()
+        self.assertEqual((self.socket.taken, self.transport.connected), ([b"answer"], 0))
 
     def test_many_pieces(self) -> None:
         """More than one call takes are joined."""
@@ -305,6 +307,7 @@ class Writing(TransportTestCase):
             transport.doWrite()
         self.assertEqual(b"".join(socket.taken), wanted)
         self.assertEqual((transport.unsent(), reactor.writers), (0, set()))
+        self.assertTrue(transport.wire.direct)
 
     def test_a_reactor_without_turns(self) -> None:
         """Then each write is sent at once."""
@@ -341,7 +344,7 @@ class EndOfTurn(SynchronousTestCase):
     """The reactor's part."""
 
     def test_one_that_fails(self) -> None:
-        """It is told, and the others are sent."""
+        """It is cut, for a hole would be in what it sends, and told; the others are sent."""
         sent: list[str] = []
 
         class Socket:
@@ -353,12 +356,22 @@ class EndOfTurn(SynchronousTestCase):
 
         reactor = LeanReactor()
         self.addCleanup(reactor._poller.close)
+        aborted: list[bytes] = []
+
+        class Transport:
+            def __init__(self, data: bytes) -> None:
+                self.data = data
+
+            def abortConnection(self) -> None:
+                aborted.append(self.data)
+
         for data in (b"sent", b"broken", b"sent"):
-            wire = Wire(None)
+            wire = Wire(Transport(data))
             wire.direct, wire.socket, wire.turn = True, Socket(), reactor.turn
             wire.write(data)
         reactor.doPoll(0)
-        self.assertEqual((sent, reactor.turn), (["sent", "sent"], []))
+        self.assertEqual((sent, aborted), (["sent", "sent"], [b"broken"]))
+        self.assertEqual(reactor.turn, [])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_a_fault_while_reading(self) -> None:
