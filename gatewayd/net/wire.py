@@ -60,9 +60,7 @@ class Wire:
         self._first: Any = None  # what waits for the turn's end
         self._size = 0  # of all that waits
         self._more: list[Any] | None = None  # of it
-        self.turn: list[Wire] | None = (
-            None  # the reactor's: who has something to send; None = no turns
-        )
+        self.turn: list[Wire] | None = None  # the reactor's: who is to be flushed; None = no turns
         self.transport = transport
 
     def write(self, data: bytes | memoryview) -> None:
