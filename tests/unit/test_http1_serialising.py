@@ -97,6 +97,11 @@ def sole(data: bytes, methods: list[bytes] | None = None) -> Message:
     return message
 
 
+def is_length(line: bytes) -> bool:
+    """Whether it is a Content-Length."""
+    return line.startswith(b"Content-Length:")
+
+
 class WrittenAndReadTests(SynchronousTestCase):
     """What goes on reads as what was read."""
 
@@ -128,7 +133,11 @@ class WrittenAndReadTests(SynchronousTestCase):
         )
         if head.authority:
             self.assertEqual((again.host, again.authority), (head.host, head.authority))
-            self.assertEqual([line for line in again.lines if line in head.lines], head.lines)
+            # A reader puts the one length last; the Host of an absolute form was behind it.
+            self.assertEqual(
+                [line for line in sorted(again.lines, key=is_length) if line in head.lines],
+                sorted(head.lines, key=is_length),
+            )
 
     def check_response(self, head: ResponseHead, method: bytes, body: bytes) -> None:
         """One framing, nothing that should have stopped here; the same when read again."""
@@ -166,6 +175,7 @@ class WrittenAndReadTests(SynchronousTestCase):
 
     @quick
     @example(b"GET / HTTP/1.0\r\ncontent-LENGTH:\t0005 ", b"", [])
+    @example(b"GET http://c/ HTTP/1.0\r\nContent-Length: 5", b"", [])
     @given(
         test_http1_requests.heads,
         st.binary(max_size=20),
