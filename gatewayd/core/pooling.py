@@ -159,19 +159,29 @@ class Ledger:
         self.open += 1
         return evicted
 
-    def keep(self, key: Hashable, kind: int, connection: Connection) -> bool:
+    def keep(self, key: Hashable, kind: int, connection: Connection) -> Connection | None:
         """Offer a connection that is no longer busy.
 
+        Where enough are idle, it takes the place of the endpoint's longest idle one of its kind: else
+        what a burst has left, too old for a request that cannot be sent twice, would keep new ones out.
+
         Returns:
-            Whether it is kept; if not it must be closed, and `closed` called.
+            None, or which must be closed instead, no longer idle, and `closed` called: that one, or
+            the offered.
         """
         slot = self._slot(key)
         assert slot is not None and slot.open
-        if slot.idle >= self.max_idle_per_endpoint or self.idle >= self.max_idle:
-            return False
+        if slot.idle < self.max_idle_per_endpoint and self.idle < self.max_idle:
+            slot.add(kind, connection)
+            self.idle += 1
+            return None
+        if slot.idle > self.max_idle_per_endpoint or self.idle > self.max_idle:
+            return connection  # the limits have become lower
+        oldest = slot.take_oldest(kind)
+        if oldest is None:
+            return connection
         slot.add(kind, connection)
-        self.idle += 1
-        return True
+        return oldest
 
     def drop(self, key: Hashable, kind: int, connection: Connection) -> None:
         """An idle connection is no longer to be used; `closed` follows."""

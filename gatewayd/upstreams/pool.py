@@ -169,21 +169,24 @@ class HTTPConnectionPool:
 
     def release(self, connection: UpstreamConnection) -> None:
         """A connection's response is complete and nothing came after it."""
-        outdated = bool(self._outdated) and connection in self._outdated
-        if self._closed or outdated or not self.ledger.keep(connection.endpoint, FAST, connection):
-            if self._trace.on:
-                self._trace.write(
-                    f"keeps no connection to {connection.endpoint.label}: enough are idle"
-                )
-            connection.close()
-            return
         seconds = self._idle_timeout
+        leaves = self._closed or (self._outdated and connection in self._outdated)
         if connection.promised:
             promised = max(0.0, connection.promised - _MARGIN)
             seconds = min(seconds, promised) if seconds else promised
-            if not promised:
-                self.discard(connection)
-                connection.close()
+            leaves = leaves or not promised
+        if leaves:
+            connection.close()
+            return
+        surplus: UpstreamConnection | None
+        surplus = self.ledger.keep(connection.endpoint, FAST, connection)
+        if surplus is not None:
+            if self._trace.on:
+                self._trace.write(
+                    f"closes a connection to {connection.endpoint.label}: enough are idle"
+                )
+            surplus.close()
+            if surplus is connection:
                 return
         connection.rest(connection._wheel.now + seconds if seconds else INFINITY)
         if self._stock_waiting:
@@ -229,8 +232,11 @@ class HTTPConnectionPool:
             self._close_evicted(evicted)
 
         def quiescent(protocol: StockProtocol) -> None:
-            if self._closed or not self.ledger.keep(key, STOCK, protocol):
-                protocol.close()
+            surplus = protocol if self._closed else self.ledger.keep(key, STOCK, protocol)
+            if surplus is not None:
+                self._stop_timer(surplus)
+                surplus.close()
+            if surplus is protocol:
                 return
             if self._idle_timeout:
                 timer = self._reactor.callLater(self._idle_timeout, expired, protocol)

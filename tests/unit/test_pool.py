@@ -20,6 +20,7 @@ from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
 from gatewayd.core.pooling import FAST, STOCK
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
+from gatewayd.upstreams.pool import FRESH_ENOUGH
 from gatewayd.upstreams.stock import StockProtocol
 from tests.unit.upstream_fakes import FakeTransport, World, endpoint
 
@@ -396,17 +397,28 @@ class Limits(PoolTestCase):
     """How many are kept, and how many there are."""
 
     def test_for_one_endpoint(self) -> None:
-        """What is too much closes when it is done."""
+        """What is too much closes: the longest idle."""
         self.make(max_idle_per_endpoint=2)
         a = endpoint()
         connections = [self.open(a) for _ in range(4)]
         for connection in connections:
             self.serve(connection)
-        self.assertEqual(["", "", "close", "close"], [*map(self.closing, connections)])
+        self.assertEqual(["close", "close", "", ""], [*map(self.closing, connections)])
         self.assertEqual((4, 2), self.ledger())
-        for connection in connections[2:]:
+        for connection in connections[:2]:
             connection.transport.lost()
         self.assertEqual((2, 2), self.ledger())
+
+    def test_after_a_burst(self) -> None:
+        """What a burst has left keeps no young connection out: each request not sent twice would dial."""
+        self.make(max_idle_per_endpoint=2)
+        a = endpoint()
+        for connection in [self.open(a) for _ in range(2)]:
+            self.serve(connection)
+        self.world.advance(FRESH_ENOUGH + 1)
+        young = self.open(a, repeatable=False)
+        self.serve(young)
+        self.assertIs(young, self.again(a, repeatable=False))
 
     def test_in_all(self) -> None:
         """Over all endpoints."""
@@ -782,6 +794,15 @@ class TwoKinds(PoolTestCase):
         protocol = self.stock()
         self.rest(protocol)
         self.assertEqual("close", protocol.transport.closing)
+
+    def test_the_longest_idle_stock_one_makes_place(self) -> None:
+        """As among ours; its timer goes with it."""
+        self.make(max_idle_per_endpoint=1)
+        old, young = self.stock(), self.stock()
+        self.rest(old)
+        self.rest(young)
+        self.assertEqual(("close", False), (old.transport.closing, bool(young.transport.closing)))
+        self.assertEqual(1, len(self.world.clock.getDelayedCalls()))
 
     def test_a_stock_one_gives_way(self) -> None:
         """At the limit an idle one of the other kind closes, and is counted once."""

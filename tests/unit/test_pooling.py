@@ -38,12 +38,12 @@ class LedgerTests(SynchronousTestCase):
             [
                 None,
                 None,
-                True,
+                None,
                 "<Ledger open=1 idle=1 hits=0 misses=1>",
                 "one",
                 "one",
                 "<Ledger open=1 idle=0 hits=1 misses=1>",
-                True,
+                None,
                 None,
                 "<Ledger open=0 idle=0 hits=1 misses=1>",
                 {},
@@ -70,20 +70,36 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(tested.take("a", STOCK), "agent's")
 
     def test_idle_limits(self) -> None:
-        """Of one endpoint and of all; both kinds count."""
+        """Of one endpoint and of all; both kinds count. The longest idle of the same makes place."""
         tested = ledger(max_idle=3, per_endpoint=2)
-        kept = []
-        for key, kind in [("a", FAST), ("a", STOCK), ("a", FAST), ("b", FAST), ("c", FAST)]:
+        rounds = [("a", FAST), ("a", STOCK), ("a", FAST), ("b", FAST), ("b", FAST), ("c", FAST)]
+        surplus = []
+        for name, (key, kind) in zip("123456", rounds, strict=True):
             tested.opening(key, kind)
-            kept.append(tested.keep(key, kind, "x"))
-        self.assertEqual(kept, [True, True, False, True, False])
+            surplus.append(tested.keep(key, kind, name))
+        self.assertEqual(surplus, [None, None, "1", None, "4", "6"])
+        left = [tested.take("a", FAST), tested.take("a", STOCK), tested.take("b", FAST)]
+        self.assertEqual((left, tested.idle), (["3", "2", "5"], 0))
+
+    def test_lowered_limits(self) -> None:
+        """Those over a limit that a reload has lowered go as they come back."""
+        tested = ledger()
+        for name in ("one", "two", "three"):
+            tested.opening("a", FAST)
+            tested.keep("a", FAST, name)
+        tested.max_idle_per_endpoint = 1
+        surplus = []
+        for _ in range(3):
+            taken = tested.take("a", FAST)
+            surplus.append((taken, tested.keep("a", FAST, taken)))
+        self.assertEqual(surplus, [("three", "three"), ("two", "one"), ("two", None)])
 
     def test_no_reuse(self) -> None:
         """max_idle* of 0 keeps nothing."""
         for max_idle, per_endpoint in [(0, 5), (5, 0)]:
             tested = ledger(max_idle, per_endpoint)
             tested.opening("a", FAST)
-            self.assertFalse(tested.keep("a", FAST, "x"), (max_idle, per_endpoint))
+            self.assertEqual(tested.keep("a", FAST, "x"), "x", (max_idle, per_endpoint))
 
     def test_room(self) -> None:
         """At the limit only an idle connection makes room, of either kind."""
@@ -123,7 +139,7 @@ class LedgerTests(SynchronousTestCase):
             tested.opening("a", FAST)
             tested.keep("a", FAST, name)
         self.assertEqual(tested.opening("a", STOCK), "old")
-        self.assertTrue(tested.keep("a", STOCK, "agent's"))
+        self.assertIsNone(tested.keep("a", STOCK, "agent's"))
         self.assertEqual((tested.open, tested.idle, tested.opening("a", STOCK)), (2, 2, "young"))
 
     def test_evicts_own_kind(self) -> None:
@@ -142,10 +158,10 @@ class LedgerTests(SynchronousTestCase):
         tested.opening("a", STOCK)
         tested.keep("a", STOCK, "agent's")
         evicted = tested.opening("a", FAST)
-        kept = tested.keep("a", FAST, "ours")
+        surplus = tested.keep("a", FAST, "ours")
         taken = tested.take("a", FAST)
         tested.closed("a")
-        self.assertEqual((evicted, kept, taken, tested.slots), ("agent's", True, "ours", {}))
+        self.assertEqual((evicted, surplus, taken, tested.slots), ("agent's", None, "ours", {}))
         self.assertEqual(repr(tested), "<Ledger open=0 idle=0 hits=1 misses=2>")
 
     def test_over_the_limit(self) -> None:
@@ -238,9 +254,12 @@ class ModelTests(SynchronousTestCase):
                 misses += 1
             elif what == "done" and busy[mine]:
                 connection = busy[mine].pop()
-                if tested.keep(key, kind, connection):
-                    idle[mine].append(connection)
-                else:
+                alike = sum(len(idle[key, k]) for k in (FAST, STOCK))
+                full = alike == each or sum(map(len, idle.values())) == max_idle
+                idle[mine].append(connection)
+                expected = idle[mine].pop(0) if full else None
+                self.assertEqual(tested.keep(key, kind, connection), expected)
+                if full:
                     tested.closed(key)
             elif what == "lost" and busy[mine]:
                 busy[mine].pop()
