@@ -14,9 +14,10 @@ from typing import Final
 
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import value_of
+from gatewayd.core.octets import only
 
 _SAID: Final = 4096
-_EVEN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+_EVEN: Final = only(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 _ODD_BYTE: Final = re.compile(rb"[\x00-\x1f\"\\\x7f-\xff]")
 # Most times are below 0.1 s.
 _SHORT: Final = [b"%.4f" % (number / 10_000) for number in range(1000)]
@@ -24,7 +25,7 @@ _SHORT: Final = [b"%.4f" % (number / 10_000) for number in range(1000)]
 
 def escaped(value: bytes) -> bytes:
     """A value for a quoted field: control bytes, quotes, backslashes and non-ASCII as \\xNN."""
-    if not value.translate(None, _EVEN):
+    if value.translate(_EVEN) == value:
         return value
     return _ODD_BYTE.sub(lambda match: b"\\x%02x" % match.group()[0], value)
 
@@ -80,7 +81,7 @@ class AccessLog:
         client = exchange.client_ip
         if self._combined_omit:
             query, referer, agent, client = self._without(query, referer, agent, client)
-        if query.translate(None, _EVEN):
+        if query.translate(_EVEN) != query:
             query = escaped(query)
         endpoint = exchange.endpoint
         headed = exchange.headed

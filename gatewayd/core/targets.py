@@ -9,16 +9,31 @@ or the end, so `/a/..;x/b` is `/b` here as it is for a servlet container behind 
 from __future__ import annotations
 
 import re
+from itertools import product
+from typing import Final
 
 from gatewayd.core.errors import BadRequest
+from gatewayd.core.octets import only
 
-_PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:@/;]*\Z").match
-_VISIBLE = re.compile(rb"[\x21-\x7e]*\Z").match
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PATH_BYTES = _UNRESERVED | frozenset(b"!$&'()*+,=:@/;%")
-_ESCAPE = re.compile(rb"%(..?)?", re.DOTALL)
-_HEX = re.compile(rb"[0-9A-Fa-f]{2}\Z").match
-_NAMED_DOTS = re.compile(rb"/\.{1,2}(?:[/;]|\Z)")
+_UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_PATH_BYTES: Final = frozenset(_UNRESERVED + b"!$&'()*+,=:@/;%")
+_PATH: Final = only(_PATH_BYTES)
+PLAIN_PATH: Final = only(_PATH_BYTES - frozenset(b"%"))
+_TARGET: Final = only(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
+
+
+def _escapes() -> dict[bytes, bytes]:
+    """What each two hex digits behind a `%` mean; empty for those that nobody may mean."""
+    meant: dict[bytes, bytes] = {}
+    for digits in product(b"0123456789abcdefABCDEF", repeat=2):
+        byte = int(bytes(digits), 16)
+        plain = bytes((byte,)) if byte in _UNRESERVED else b"%%%02X" % byte
+        meant[bytes(digits)] = b"" if byte in (0x00, 0x5C) else plain
+    return meant
+
+
+_ESCAPES: Final = _escapes()
+_NAMED_DOTS: Final = re.compile(rb"/\.{1,2}(?:[/;]|\Z)")
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes, bytes]:
@@ -34,7 +49,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes, bytes]:
     Raises:
         BadRequest: any other form, `#`, controls or raw non-ASCII.
     """
-    if _VISIBLE(target) is None or b"#" in target:
+    if target.translate(_TARGET) != target:
         raise BadRequest("the target holds a byte that no URI may hold")
     path, mark, query = target.partition(b"?")
     query = mark + query
@@ -60,17 +75,15 @@ def normal_path(path: bytes, *, merge_slashes: bool = True, reject_slash: bool =
     Raises:
         BadRequest: a bad escape, `%00`, a backslash raw or escaped, or a way above the root.
     """
-    if _PLAIN(path) is not None and b"/." not in path and b"//" not in path:
-        return path
     if path == b"*":
         return path
     if b"\\" in path or b"\0" in path:
         raise BadRequest("a backslash or a NUL in the path")
     if b"%" in path:
-        path = _ESCAPE.sub(_unescape, path)
+        path = _unescaped(path)
         if reject_slash and b"%2F" in path:
             raise BadRequest("an encoded slash in the path")
-    if any(byte not in _PATH_BYTES for byte in path):
+    if path.translate(_PATH) != path:
         path = b"".join(bytes((c,)) if c in _PATH_BYTES else b"%%%02X" % c for c in path)
     if merge_slashes:
         while b"//" in path:
@@ -80,14 +93,18 @@ def normal_path(path: bytes, *, merge_slashes: bool = True, reject_slash: bool =
     return path
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    digits = match.group(1) or b""
-    if _HEX(digits) is None:
-        raise BadRequest("a bad escape in the path")
-    byte = int(digits, 16)
-    if byte in (0x00, 0x5C):
-        raise BadRequest("an escaped NUL or backslash in the path")
-    return bytes((byte,)) if byte in _UNRESERVED else b"%" + digits.upper()
+def _unescaped(path: bytes) -> bytes:
+    """Decode what needs no escape, and write hex in upper case."""
+    pieces = path.split(b"%")
+    for index in range(1, len(pieces)):
+        piece = pieces[index]
+        meant = _ESCAPES.get(piece[:2])
+        if meant is None:
+            raise BadRequest("a bad escape in the path")
+        if not meant:
+            raise BadRequest("an escaped NUL or backslash in the path")
+        pieces[index] = meant + piece[2:]
+    return b"".join(pieces)
 
 
 def _without_dots(path: bytes) -> bytes:

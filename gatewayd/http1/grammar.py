@@ -17,11 +17,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from gatewayd.core.octets import only
+
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 # RFC 9110 §5.5: visible, blank and obs-text bytes; no CR, LF, NUL, other control or DEL. No space
 # stands before the colon (RFC 9112 §5.1), and a line that begins with one (obs-fold) has no token.
 _CONTENT: Final = rb"[\t\x20-\x7e\x80-\xff]*\Z"
-_CONTENT_BYTES: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+_CONTENT_TABLE: Final = only((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 _FIELD: Final = re.compile(rb"(" + TOKEN + rb"):" + _CONTENT).match
 is_token: Final = re.compile(TOKEN + rb"\Z").match
 BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n").search
@@ -31,11 +33,6 @@ _LINE_BYTES: Final = 256
 _ENTRIES: Final = 4096
 _SLOTS: Final = 64
 _REFUSALS: Final = 4096
-
-
-def _is_content(value: bytes) -> bool:
-    """Whether a value is content; what str calls printable is, and nothing tells it sooner."""
-    return value.decode("latin-1").isprintable() or not value.translate(None, _CONTENT_BYTES)
 
 
 class LineMemo:
@@ -54,7 +51,7 @@ class LineMemo:
         """The kind of a line that the memo does not know, or -1 if it is malformed."""
         name, colon, value = line.partition(b":")
         out = self._out.get(name)
-        if out is not None and colon and _is_content(value):
+        if out is not None and colon and value.translate(_CONTENT_TABLE) == value:
             out[1] -= 1
             if not out[1]:
                 self._let_in(name)

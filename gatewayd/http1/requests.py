@@ -32,7 +32,8 @@ from gatewayd.core.messages import (
     value_of,
     without_named,
 )
-from gatewayd.core.targets import normal_path, split_target
+from gatewayd.core.octets import only
+from gatewayd.core.targets import PLAIN_PATH, normal_path, split_target
 from gatewayd.http1.grammar import TOKEN, LineMemo, is_token
 
 MAX_LINE: Final = 65536  # of the request line: nginx 8 KiB, HAProxy 16 KiB, Go 1 MiB
@@ -60,10 +61,7 @@ _LENGTH_LINE: Final = 64  # bytes
 # A path of these, without empty segments and those that begin with a dot, is in its one form already
 # (core.targets), so that nothing is left to normalise.
 _PLAIN_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
-_PLAIN_PATH: Final = (
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@;/"
-)
-_PLAIN_QUERY: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
+_PLAIN_QUERY: Final = only(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 _SLASH: Final = 0x2F
 
 _memo: Final = LineMemo(request_kind)
@@ -219,10 +217,10 @@ def _read_line(head: RequestHead, line: bytes, rules: PathRules) -> None:
         if (
             path
             and path[0] == _SLASH
-            and not path.translate(None, _PLAIN_PATH)
+            and path.translate(PLAIN_PATH) == path
             and not path.partition(b"/.")[1]  # `in` asks first whether its left side is a number
             and not path.partition(b"//")[1]
-            and not query.translate(None, _PLAIN_QUERY)
+            and query.translate(_PLAIN_QUERY) == query
         ):
             head.method = method
             head.path = path
