@@ -37,11 +37,13 @@ class _Roomy:
 
 class _Port(_Roomy, tcp.Port):
     transport = EagerServer
+    unpaced = False
 
     def startListening(self) -> None:
-        """Twisted: begin."""
+        """Twisted: begin. What is accepted is as its listener (tcp(7))."""
         super().startListening()
-        unpace(self.socket, self.getHost().host)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.unpaced = unpace(self.socket, self.getHost().host)
 
 
 class _PlainPort(tcp.Port):

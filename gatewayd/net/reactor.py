@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from twisted.internet import epollreactor
+from twisted.internet import epollreactor, main
 from twisted.internet.main import installReactor
 from twisted.python import log
 
@@ -65,6 +65,10 @@ class LeanReactor(epollreactor.EPollReactor):
         flush_each(self.turn)
 
     doIteration = doPoll
+
+    def close(self, selectable: Any) -> None:
+        """Close one that has sent all."""
+        self._disconnectSelectable(selectable, main.CONNECTION_DONE, False)
 
     def _lost(self, selectable: Any, why: Any) -> None:
         self._disconnectSelectable(selectable, why, True)

@@ -28,6 +28,9 @@ class Eager:
     connected: Any
     disconnecting: Any
     producer: Any
+    reactor: Any
+    stopReading: Callable[[], None]
+    _aborting: Any
     streamingProducer: Any
     dataBuffer: bytes
     offset: int
@@ -118,6 +121,22 @@ class Eager:
         self._tempDataLen = self.offset = 0
         self.dataBuffer = b""
 
+    def loseConnection(self) -> None:
+        """Twisted: close when all is sent. Where nothing is queued that is when the turn ends."""
+        wire = self.wire
+        if wire.turn is None or not wire.direct or self.disconnecting or self.producer is not None:
+            super().loseConnection()  # type: ignore[misc]
+        else:
+            self.disconnecting = True
+            wire.end()
+
+    def close(self) -> None:
+        """The turn has ended: close, or read no more until the kernel has taken what is queued."""
+        if self.wire.direct and not self._aborting:
+            self.reactor.close(self)
+        else:
+            self.stopReading()
+
     def unsent(self) -> int:
         """Bytes that the kernel did not take; not those that wait for the turn's end."""
         return self._tempDataLen + len(self.dataBuffer) - self.offset
@@ -126,21 +145,17 @@ class Eager:
         """From how many unsent bytes on a producer is paused."""
         self.bufferSize = size
 
-    def no_delay(self) -> None:
-        """Send small segments at once; for TCP."""
-        if self.socket.family != socket.AF_UNIX:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
 
 class EagerServer(Eager, tcp.Server):
     """A client's connection to us."""
 
     client: Any
+    server: Any  # the port, whose options it has
 
-    def no_delay(self) -> None:
-        """Send small segments at once, and bulk unpaced to whoever is on this machine."""
-        super().no_delay()
-        unpace(self.socket, self.client[0])
+    def _begin(self) -> None:
+        super()._begin()
+        if not self.server.unpaced:
+            unpace(self.socket, self.client[0])
 
 
 class EagerUnixServer(Eager, unix.Server):
@@ -155,6 +170,7 @@ class EagerClient(Eager, tcp.Client):
     def createInternetSocket(self) -> socket.socket:
         """Twisted: make the socket, before it connects."""
         created: socket.socket = super().createInternetSocket()
+        created.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         unpace(created, self.addr[0])
         return created
 

@@ -92,7 +92,6 @@ class ServerChannel:
         """Twisted: connected."""
         self.transport = transport
         self.wire = transport.wire
-        transport.no_delay()
         transport.stuck = self._stuck
         self._listener.opened(self)
         self._arm(self._context.wheel.now + self._terms.timeouts.header)

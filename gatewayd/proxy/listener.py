@@ -67,6 +67,7 @@ class Listener(Service):
         self.trusted = trusted
         self.heads = HeadMemory(terms.limits.max_header_memory)
         self.port: Any = None
+        self._number = 0  # of a TCP port, as it is bound
         self._reactor = reactor
         self._inherited = inherited
         self._accepts = accepts
@@ -106,15 +107,20 @@ class Listener(Service):
         super().privilegedStartService()
         if self.port is None:
             fd = self._inherited.get(self.label, self._inherited.get(str(self.address)))
-            self.port = listen(self.address, self, self._reactor, fd)
+            self.port = self._listen(fd)
             if self._board is not None:
                 self.yield_path()
             if not self._accepts:
                 self.port.pauseProducing()
 
+    def _listen(self, fd: int | None) -> Any:
+        port = listen(self.address, self, self._reactor, fd)
+        self._number = getattr(port.getHost(), "port", 0)
+        return port
+
     def succeed_to(self, former: Listener) -> None:
         """Listen on the socket of a listener that goes; clients that wait there are not lost."""
-        self.port = listen(self.address, self, self._reactor, former.port.fileno())
+        self.port = self._listen(former.port.fileno())
         if not self._accepts:
             self.port.pauseProducing()
         self.yield_path()  # until the switch: a plan may be given up
@@ -162,12 +168,11 @@ class Listener(Service):
         peer = getattr(addr, "host", "unix")
         if peer.startswith("::ffff:"):
             peer = peer[7:]
-        where = self.port.getHost() if self.port is not None else None
         origin = Origin(
             listener=self.label,
             peer=peer,
             scheme="http",
-            port=getattr(where, "port", 0),
+            port=self._number,
             trusted=bool(self.trusted) and peer in self.trusted,
         )
         return ServerChannel(self, origin)

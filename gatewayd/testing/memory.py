@@ -123,9 +123,6 @@ class MemoryTransport:
             self._reading = True
             self._clock.callLater(0, self._deliver)
 
-    def no_delay(self) -> None:
-        """There is no Nagle here."""
-
     def set_read_ahead(self, size: int) -> None:
         """From how many unsent bytes on a producer is paused."""
         self._pause_at = size

@@ -106,7 +106,6 @@ class UpstreamConnection:
         """Twisted: connected."""
         self.transport = transport
         self.wire = transport.wire
-        transport.no_delay()
         transport.set_read_ahead(self.pool.read_ahead)
         self.pool.connected(self)
 

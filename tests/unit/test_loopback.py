@@ -23,6 +23,11 @@ def control(sock: socket.socket) -> bytes:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
 
 
+def is_prompt(sock: socket.socket) -> bool:
+    """Whether it sends small segments at once."""
+    return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 class _Host(Factory):
     """Keeps the transports of those who came."""
 
@@ -86,7 +91,7 @@ class Sockets(SynchronousTestCase):
                     port.socket.setblocking(True)
                     accepted, _ = port.socket.accept()
                     with closing(accepted):
-                        self.assertEqual(control(accepted), PLAIN)
+                        self.assertEqual((control(accepted), is_prompt(accepted)), (PLAIN, True))
 
     def test_a_local_client(self) -> None:
         """Whoever comes from here to a listener on all addresses is served unpaced too."""
@@ -97,12 +102,12 @@ class Sockets(SynchronousTestCase):
             port.doRead()
             (transport,) = port.factory.transports
             self.addCleanup(transport.socket.close)
-            transport.no_delay()
-            self.assertEqual(control(transport.socket), PLAIN)
+            made = transport.socket
+            self.assertEqual((control(made), is_prompt(made)), (PLAIN, True))
 
     def test_an_endpoint(self) -> None:
         """Before it connects."""
         reactor: Any = LeanReactor()
         client = EagerClient("127.0.0.1", 9, None, None, reactor)
         self.addCleanup(client.socket.close)
-        self.assertEqual(control(client.socket), PLAIN)
+        self.assertEqual((control(client.socket), is_prompt(client.socket)), (PLAIN, True))

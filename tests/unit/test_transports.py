@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import main
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -83,6 +84,7 @@ class FakeReactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.writers: set[Any] = set()
+        self.readers: set[Any] = set()
 
     def addWriter(self, writer: Any) -> None:
         """It wants to write."""
@@ -94,9 +96,18 @@ class FakeReactor(Clock):
 
     def addReader(self, reader: Any) -> None:
         """It wants to read."""
+        self.readers.add(reader)
 
     def removeReader(self, reader: Any) -> None:
         """It wants to read no more."""
+        self.readers.discard(reader)
+
+
+class FakePort:
+    """Where it was accepted."""
+
+    unpaced = True
+    _realPortNumber = 80
 
 
 class Turns(FakeReactor):
@@ -105,6 +116,11 @@ class Turns(FakeReactor):
     def __init__(self) -> None:
         super().__init__()
         self.turn: list[Wire] = []
+
+    def close(self, selectable: Any) -> None:
+        """One has sent all, and closes."""
+        self.writers.discard(selectable)
+        selectable.connectionLost(Failure(main.CONNECTION_DONE))
 
     def end(self) -> None:
         """The turn ends."""
@@ -119,7 +135,7 @@ class TransportTestCase(SynchronousTestCase):
         socket = FakeSocket()
         self.protocol = protocol = Protocol()
         address = ("127.0.0.1", 1)
-        transport = EagerServer(socket, protocol, address, None, 1, reactor)
+        transport = EagerServer(socket, protocol, address, FakePort(), 1, reactor)
         protocol.makeConnection(transport)
         return transport, socket
 
@@ -210,11 +226,46 @@ class Writing(TransportTestCase):
         self.assertIs(self.transport.doWrite(), main.CONNECTION_LOST)
 
     def test_close_after_writing(self) -> None:
-        """What was written goes out first."""
+        """What was written goes out first; nobody has to be asked whether there is room."""
+        self.transport.write(b"good")
+        self.transport.loseConnection()
+        self.transport.loseConnection()
         self.transport.write(b"bye")
+        self.assertEqual((self.transport.connected, self.reactor.writers), (1, set()))
+        self.reactor.end()
+        self.assertEqual((self.socket.taken, self.transport.connected), ([b"goodbye"], 0))
+
+    def test_close_without_writing(self) -> None:
+        """When the turn ends, and not from within the call."""
+        self.transport.loseConnection()
+        self.assertTrue(self.transport.connected)
+        self.reactor.end()
+        self.assertFalse(self.transport.connected)
+
+    def test_nothing_is_read_of_what_closes(self) -> None:
+        """The rest of the turn, and also while the kernel does not take all."""
+        received: list[bytes] = []
+        self.protocol.dataReceived = received.append  # type: ignore[method-assign]
+        self.socket.room, self.socket.data = 3, b"more"
+        self.transport.write(b"goodbye")
+        self.transport.loseConnection()
+        self.transport.doRead()
+        self.reactor.end()
+        self.assertTrue(self.transport.connected)
+        self.assertNotIn(self.transport, self.reactor.readers)
+        self.socket.room = None
+        self.assertIs(self.transport.doWrite(), main.CONNECTION_DONE)
+        self.assertEqual((received, self.socket.taken), ([], [b"goo", b"dbye"]))
+
+    def test_close_with_a_queue(self) -> None:
+        """Then when that is sent."""
+        self.socket.room = 3
+        self.transport.write(b"goodbye")
+        self.reactor.end()
         self.transport.loseConnection()
         self.reactor.end()
-        self.assertEqual(self.socket.taken, [b"bye"])
+        self.assertTrue(self.transport.connected)
+        self.socket.room = None
         self.assertIs(self.transport.doWrite(), main.CONNECTION_DONE)
 
     def test_close_before_the_turns_end(self) -> None:
@@ -222,8 +273,20 @@ class Writing(TransportTestCase):
         self.transport.write(b"bye")
         self.transport.loseConnection()
         self.assertIs(self.transport.doWrite(), main.CONNECTION_DONE)
+        self.transport.connectionLost(Failure(main.CONNECTION_DONE))
         self.reactor.end()
         self.assertEqual(self.socket.taken, [b"bye"])
+
+    def test_aborted_while_it_closes(self) -> None:
+        """Then it is cut: the peer must be able to tell."""
+        reasons: list[Failure] = []
+        self.protocol.connectionLost = reasons.append  # type: ignore[method-assign,assignment]
+        self.transport.loseConnection()
+        self.transport.abortConnection()
+        self.reactor.end()
+        self.assertEqual(reasons, [])
+        self.reactor.advance(0)
+        self.assertIsInstance(reasons[0].value, ConnectionAborted)
 
     def test_closed_before_the_turns_end(self) -> None:
         """What was written goes out, nothing after it, and nothing is kept."""
@@ -388,7 +451,8 @@ class EndOfTurn(SynchronousTestCase):
             socket = FakeSocket()
             socket.data = data
             protocol = Faulty()
-            server = EagerServer(socket, protocol, ("127.0.0.1", 1), None, 1, FakeReactor())
+            address = ("127.0.0.1", 1)
+            server = EagerServer(socket, protocol, address, FakePort(), 1, FakeReactor())
             protocol.makeConnection(server)
             read_each([(0, 1)], [server.wire], lambda *told: lost.append(told), lost.append)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

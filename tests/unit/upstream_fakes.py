@@ -39,9 +39,6 @@ class FakeTransport(StringTransport):
     def set_read_ahead(self, size: int) -> None:
         """Nothing to do."""
 
-    def no_delay(self) -> None:
-        """Nothing to do."""
-
     def loseConnection(self) -> None:
         """Twisted: close, when the test goes on."""
         super().loseConnection()
