@@ -8,6 +8,7 @@ what its events wrote (net.wire).
 from __future__ import annotations
 
 import sys
+from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
 from twisted.internet import epollreactor, main
@@ -46,6 +47,8 @@ class LeanReactor(epollreactor.EPollReactor):
     """An EPollReactor that reads first and asks later."""
 
     _poller: Any
+    _reads: Any
+    _writes: Any
     _selectables: Any
 
     def __init__(self) -> None:
@@ -66,6 +69,14 @@ class LeanReactor(epollreactor.EPollReactor):
 
     doIteration = doPoll
 
+    def add_both(self, selectable: Any) -> None:
+        """Add a reader that is a writer too, with one call to the kernel."""
+        fd = selectable.fileno()
+        self._poller.register(fd, EPOLLIN | EPOLLOUT)
+        self._reads.add(fd)
+        self._writes.add(fd)
+        self._selectables[fd] = selectable
+
     def close(self, selectable: Any) -> None:
         """Close one that has sent all."""
         self._disconnectSelectable(selectable, main.CONNECTION_DONE, False)
@@ -74,7 +85,10 @@ class LeanReactor(epollreactor.EPollReactor):
         self._disconnectSelectable(selectable, why, True)
 
     def _otherwise(self, selectable: Any, fd: int, event: int) -> None:
-        log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
+        if isinstance(getattr(selectable, "wire", None), Wire):
+            self._doReadOrWrite(selectable, fd, event)
+        else:
+            log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
 
 def install() -> bool:

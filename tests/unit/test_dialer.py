@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import gc
+import socket
+from contextlib import closing
 from typing import Any
 from weakref import ref
 
-from twisted.internet import tcp
-from twisted.internet.error import ConnectBindError
+from twisted.internet.error import ConnectBindError, ConnectionRefusedError, UserError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -24,10 +25,10 @@ class Dialling(SynchronousTestCase):
     def test_no_socket(self) -> None:
         """No IPv6 in the kernel, or no descriptor left: told later, as a failed attempt."""
 
-        def refuse(self: Any) -> None:
+        def refuse(*arguments: Any) -> None:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-        self.patch(tcp.BaseClient, "createInternetSocket", refuse)
+        self.patch(socket, "socket", refuse)
         clock: Any = Clock()
         failures: list[Failure] = []
         Dialer(clock).dial("::1", 80, object(), 5.0, failures.append)
@@ -35,6 +36,49 @@ class Dialling(SynchronousTestCase):
         clock.advance(0)
         self.assertEqual([ConnectBindError], [failure.type for failure in failures])
         self.assertEqual([], clock.getDelayedCalls())
+
+    def test_refused(self) -> None:
+        """Told with the kernel's reason; nothing waits for the collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        with closing(socket.socket()) as unused:
+            unused.bind(("127.0.0.1", 0))
+            protocol = Protocol()
+            failures: list[Failure] = []
+            dialer = Dialer(reactor)
+            dialer.dial("127.0.0.1", unused.getsockname()[1], protocol, 5.0, failures.append)
+            for _ in range(500):
+                if failures:
+                    break
+                reactor.iterate(0.01)
+        self.assertEqual([ConnectionRefusedError], [failure.type for failure in failures])
+        self.assertEqual([], reactor.getDelayedCalls())
+        gone = ref(protocol)
+        del protocol
+        self.assertIsNone(gone())
+
+    def test_given_up(self) -> None:
+        """Before it has begun, and while it waits for an answer."""
+        reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        with closing(socket.socket()) as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            with closing(socket.create_connection(address)):  # and no other is accepted
+                for turns in (0, 3):
+                    failures: list[Failure] = []
+                    give_up = Dialer(reactor).dial(*address, Protocol(), 5.0, failures.append)
+                    for _ in range(turns):
+                        reactor.iterate(0.01)
+                    self.assertEqual([], failures)
+                    give_up()
+                    self.assertEqual([UserError], [failure.type for failure in failures])
+                    reactor.iterate(0.01)
+                    self.assertEqual([], reactor.getDelayedCalls())
+                    self.assertEqual([], reactor.getWriters())
 
 
 class Leaving(SynchronousTestCase):
