@@ -44,6 +44,11 @@ def _trailer_kind(name: bytes) -> int:
 
 _trailers: Final = LineMemo(_trailer_kind)
 
+# Most chunks are of a size that was met before, and what their plain lines say is soon looked up.
+_sizes: dict[bytes, int] = {}
+_SIZES: Final = 1024
+_SHORT_LINE: Final = 18  # bytes: sixteen digits and the line's end
+
 _ENDS: Final = frozenset((b"", b"\r", b"\r\n", b"\n"))  # of data: unfinished, whole, and bare
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
@@ -173,6 +178,20 @@ class Chunked:
                 if self._left == 0:
                     self._state = _DATA_END
                 continue
+            if not self._line:
+                if state == _DATA_END:
+                    if data.startswith(b"\r\n", at):
+                        at += 2
+                        self._state = _SIZE_LINE
+                        continue
+                else:
+                    end = data.find(b"\n", at, at + _SHORT_LINE) + 1
+                    known = _sizes.get(data[at:end], 0)
+                    if known:
+                        at = end
+                        self._left = known
+                        self._state = _DATA
+                        continue
             before = at
             held = len(self._line)
             line, at = self._take_line(data, at)
@@ -184,6 +203,9 @@ class Chunked:
                 self._line_read(state, line)
                 plain = b"%x" % self._left
                 if self._state == _DATA and not held and line.lower() == plain:
+                    if len(_sizes) >= _SIZES:
+                        _sizes.clear()
+                    _sizes[line + b"\r\n"] = self._left
                     continue
                 _pass_on(pieces, data, began, before)
                 if self._state == _DATA:

@@ -23,7 +23,7 @@ def unpace(sock: socket.socket, host: str) -> bool:
     Returns:
         Whether that was done.
     """
-    if host.startswith("127.") or host == "::1":
+    if host.startswith(("127.", "::ffff:127.")) or host == "::1":
         with suppress(OSError, AttributeError):  # no such choice here: it stays as it is
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _PLAIN)
             return True

@@ -292,6 +292,14 @@ class RelayTests(SynchronousTestCase):
             relayed([data, b"x" * 155 + b"\r\n0\r\n\r\n"])[1], data + b"x" * 155 + b"\r\n"
         )
 
+    def test_sizes_met_before(self) -> None:
+        """Whatever is remembered of size lines, and forgotten: each chunk goes on as it came."""
+        data = b"".join(chunk(b"x" * (number % 1500 + 1)) for number in range(2000))
+        for step in (len(data), 4096, 1499):
+            pieces = [data[at : at + step] for at in range(0, len(data), step)]
+            found, out = relayed(pieces)
+            self.assertEqual((found[2], out), (False, data))
+
     def test_others_in_one_spelling(self) -> None:
         """What two servers might read in two ways is written anew: extensions, leading zeros."""
         for line in (b"5;a=b", b"0005", b"5;", b"00000005"):

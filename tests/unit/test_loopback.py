@@ -49,13 +49,15 @@ class Unpacing(SynchronousTestCase):
     """unpace."""
 
     def test_loopback_alone(self) -> None:
-        """127.0.0.0/8 and ::1 are loopback."""
+        """127.0.0.0/8 and ::1 are loopback, also as a listener on [::] sees the former."""
         with closing(socket.socket()) as untouched:
             systems = control(untouched)
         expected = {
             "127.0.0.1": PLAIN,
             "127.200.0.9": PLAIN,
             "::1": PLAIN,
+            "::ffff:127.0.0.1": PLAIN,
+            "::ffff:192.0.2.1": systems,
             "192.0.2.1": systems,
             "0.0.0.0": systems,
             "::": systems,
