@@ -186,7 +186,7 @@ class Chunked:
                         continue
                 else:
                     end = data.find(b"\n", at, at + _SHORT_LINE) + 1
-                    known = _sizes.get(data[at:end], 0)
+                    known = _sizes.get(data[at:end], 0) if end else 0
                     if known:
                         at = end
                         self._left = known
