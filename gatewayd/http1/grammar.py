@@ -22,9 +22,7 @@ from gatewayd.core.octets import only
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 §5.6.2
 # RFC 9110 §5.5: visible, blank and obs-text bytes; no CR, LF, NUL, other control or DEL. No space
 # stands before the colon (RFC 9112 §5.1), and a line that begins with one (obs-fold) has no token.
-_CONTENT: Final = rb"[\t\x20-\x7e\x80-\xff]*\Z"
-_CONTENT_TABLE: Final = only((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
-_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):" + _CONTENT).match
+_CONTENT: Final = only((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 is_token: Final = re.compile(TOKEN + rb"\Z").match
 BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n").search
 
@@ -50,16 +48,17 @@ class LineMemo:
     def classify(self, line: bytes) -> int:
         """The kind of a line that the memo does not know, or -1 if it is malformed."""
         name, colon, value = line.partition(b":")
+        if not colon or value.translate(_CONTENT) != value:
+            return -1
         out = self._out.get(name)
-        if out is not None and colon and value.translate(_CONTENT_TABLE) == value:
+        if out is not None:
             out[1] -= 1
             if not out[1]:
                 self._let_in(name)
             return out[0]
-        match = _FIELD(line)
-        if match is None:
+        if is_token(name) is None:
             return -1
-        lower = match.group(1).lower()
+        lower = name.lower()
         kind = self._kind_of(lower)
         if lower in _SECRET:
             self._keep_out(name, kind, -1)

@@ -21,7 +21,9 @@ from twisted.internet import main
 from twisted.python import log
 
 _READ: Final = 65536
-_WITH_HEAD: Final = 73_728  # 64 KiB and what stands before them: a body of that size comes in one piece
+_WITH_HEAD: Final = (
+    73_728  # 64 KiB and what stands before them: a body of that size comes in one piece
+)
 _MOST_READ: Final = 131_072  # of bulk: fewer and longer sends wake their reader less often
 _HELD: Final = 65536  # bytes that may wait for the turn's end
 _PIECES: Final = 1024  # that one call takes (Linux's UIO_MAXIOV)
