@@ -22,6 +22,7 @@ from gatewayd.net.wire import Wire
 class Eager:
     """Mixed in before a stock stream transport."""
 
+    _shouldShutdown = False  # nobody has duplicates: closing says all that shutting down would
     moved = 0  # bytes that left by the slow way: progress of a slow reader
     drained: Callable[[], None] | None = None  # called once when nothing is unsent any more
     stuck: Callable[[], None] | None = None  # called when the kernel does not take all at once
