@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from benchmarks import bodies, idle, latency, machine, picks, report, scaling, small, workers
+from benchmarks import bodies, idle, kinds, latency, machine, picks, report, scaling, small, workers
 from benchmarks.figures import read, write
 from benchmarks.plan import Plan
 
 PARTS: Final[dict[str, ModuleType]] = {
     "small": small,
+    "kinds": kinds,
     "bodies": bodies,
     "latency": latency,
     "scaling": scaling,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import bodies, idle, latency, picks, plots, scaling, small, workers
+from benchmarks import bodies, idle, kinds, latency, picks, plots, scaling, small, workers
 from benchmarks.figures import UNITS, Figures, Series
 from benchmarks.goals import BUILDS, GOALS, LOG_MUST, LOG_REACH, PUBLISHED, US, verdict
 from benchmarks.machine import CHECKOUT
@@ -16,6 +16,7 @@ END: Final = "<!-- benchmarks: generated to here -->"
 DOCUMENT: Final = CHECKOUT / "docs" / "performance.md"
 _TITLES: Final = {
     "small": small.TITLE,
+    "kinds": kinds.TITLE,
     "bodies": bodies.TITLE,
     "latency": latency.TITLE,
     "scaling": scaling.TITLE,
@@ -29,6 +30,7 @@ _TABLES: Final = {  # part -> figures that get a table, with a heading
         "rate": "Requests per second",
         "load_mib": "Resident memory",
     },
+    "kinds": {"cpu": "CPU per request", "rate": "Requests per second"},
     "bodies": {"cpu_gib": "CPU per GiB", "mbs": "Throughput"},
     "latency": {
         "p50": "Median",
@@ -53,6 +55,8 @@ _NOTES: Final = {
     "*same*: every request alike; *varied*: cookie, trace id and query differ in each; "
     "*answers*: path and the response's head differ as well. Where a proxy did not use up its core, "
     "its requests per second are a lower bound (≥): the load, or others on the machine, set it.",
+    "kinds": "As *varied* above, but for one thing. All of a kind follow each other, so that between two "
+    "kinds each proxy has rested.",
     "bodies": "nginx is set to stream bodies (no temporary files), HAProxy to splice. "
     "Up to four connections at once.",
     "latency": "Open loop, Poisson arrivals, 64 kept connections; a request's time counts from when "

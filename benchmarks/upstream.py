@@ -56,6 +56,27 @@ http {{
             add_header ETag '"$request_id"';
             return 200 "{body}";
         }}
+        location /rich/ {{
+            add_header Strict-Transport-Security "max-age=31536000; includeSubDomains; preload";
+            add_header Content-Security-Policy "{policy}";
+            add_header X-Frame-Options DENY;
+            add_header X-Content-Type-Options nosniff;
+            add_header Referrer-Policy same-origin;
+            add_header Cache-Control "no-store, max-age=0";
+            add_header Vary "Accept-Encoding, Origin";
+            add_header Access-Control-Allow-Origin "https://app.example.com";
+            add_header Set-Cookie "session=$request_id; Path=/; HttpOnly; Secure; SameSite=Lax";
+            add_header Set-Cookie "csrf=$request_id$request_id; Path=/";
+            add_header X-Trace-Id "$request_id";
+            add_header X-Runtime "$msec";
+            add_header Server-Timing "db;dur=$msec";
+            add_header ETag '"$request_id"';
+            return 200 "{body}";
+        }}
+        location /closing/ {{
+            keepalive_timeout 0;
+            return 200 "{body}";
+        }}
         location /files/ {{ alias {directory}/files/; }}
         location /chunked/ {{  # add_after_body takes the length away; without sendfile: 64 KiB chunks
             alias {directory}/files/;
@@ -97,6 +118,7 @@ class Upstream:
                 user="root" if os.geteuid() == 0 else "nobody",
                 port=self.port,
                 body="x" * KIB,
+                policy="img-src 'self' https://cdn.example.com; " * 25,
                 descriptors=descriptors,
                 connections=descriptors - 16,
             )
