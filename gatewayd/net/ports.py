@@ -37,13 +37,33 @@ class _Roomy:
 
 class _Port(_Roomy, tcp.Port):
     transport = EagerServer
-    unpaced = False
+    interface: str
+    _ours = False  # so that nobody had connected before it was set up
+    _unpaced = False
+
+    def createInternetSocket(self) -> socket.socket:
+        """Twisted: make the socket; what it will accept is as it is (tcp(7))."""
+        created: socket.socket = super().createInternetSocket()
+        self._ours = True
+        self._set_up(created)
+        return created
 
     def startListening(self) -> None:
-        """Twisted: begin. What is accepted is as its listener (tcp(7))."""
+        """Twisted: begin."""
         super().startListening()
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.unpaced = unpace(self.socket, self.getHost().host)
+        if not self._ours:
+            self._set_up(self.socket)
+
+    def _set_up(self, listening: socket.socket) -> None:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unpaced = unpace(listening, self.interface)
+
+    def accepted(self, connection: socket.socket, peer: str) -> None:
+        """Send a client's small segments at once, and bulk unpaced if it is on this machine."""
+        if not self._ours:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not (self._ours and self._unpaced):
+            unpace(connection, peer)
 
 
 class _PlainPort(tcp.Port):

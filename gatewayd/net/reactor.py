@@ -1,8 +1,8 @@
 """The lean reactor: epoll without the ceremony around a plain readable event.
 
 The stock EPollReactor wraps each event in a log context (2 µs). Here a plain readable event is read
-directly; everything else, errors and hang-ups included, takes the stock way. A turn ends with sending
-what its events wrote (net.wire).
+directly, and of a wire every other is acted on without that context; the rest takes the stock way. A
+turn ends with sending what its events wrote (net.wire).
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class LeanReactor(epollreactor.EPollReactor):
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events and act on them."""
-        flush_each(self.turn)  # of timed calls
+        if self.turn:  # of timed calls
+            flush_each(self.turn)
+            timeout = 0  # what closed may have asked for a call as soon as can be
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, _EVENTS)
         except InterruptedError:

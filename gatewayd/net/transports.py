@@ -154,12 +154,11 @@ class EagerServer(Eager, tcp.Server):
     """A client's connection to us."""
 
     client: Any
-    server: Any  # the port, whose options it has
+    server: Any  # the port
 
     def _begin(self) -> None:
         super()._begin()
-        if not self.server.unpaced:
-            unpace(self.socket, self.client[0])
+        self.server.accepted(self.socket, self.client[0])
 
 
 class EagerUnixServer(Eager, unix.Server):
@@ -189,7 +188,10 @@ class EagerClient(Eager, tcp.Client):
 
     def resolveAddress(self) -> None:
         """Twisted: connect; the address of an endpoint is one already."""
-        self._setRealAddress(self.addr)
+        try:
+            self._setRealAddress(self.addr)
+        except Exception as error:
+            self.failIfNotConnected(error)
 
     def doConnect(self) -> None:
         """Twisted: begin to connect."""

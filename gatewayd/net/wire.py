@@ -176,17 +176,20 @@ def read_each(
     for fd, event in events:
         found = at[fd]
         wire = found if isinstance(found, Wire) else None
-        if event == _EPOLLIN and found is not None:
-            try:
-                why = wire.read() if wire is not None else found.doRead()
-            except Exception as error:
-                log.err()
-                why = error
-            selectable = found if wire is None else wire.transport
-            if why and selectable is not None:  # not closed meanwhile
-                lost(selectable, why)
-        elif found is not None:
-            otherwise(found if wire is None else wire.transport, fd, event)
+        try:
+            if event == _EPOLLIN and found is not None:
+                try:
+                    why = wire.read() if wire is not None else found.doRead()
+                except Exception as error:
+                    log.err()
+                    why = error
+                selectable = found if wire is None else wire.transport
+                if why and selectable is not None:  # not closed meanwhile
+                    lost(selectable, why)
+            elif found is not None:
+                otherwise(found if wire is None else wire.transport, fd, event)
+        except Exception:
+            log.err()  # who failed at its end must not keep others from theirs
 
 
 def flush_each(turn: list[Wire]) -> None:

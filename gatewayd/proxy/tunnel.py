@@ -14,7 +14,7 @@ from gatewayd.proxy.way import Way
 if TYPE_CHECKING:
     from gatewayd.proxy.forward import ReverseProxyResource
 
-_BULK: Final = 65_536  # bytes that come at once: as many as are read
+_BULK: Final = 65_536  # bytes that come at once
 
 
 class Tunnel(Way):

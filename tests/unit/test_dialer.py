@@ -37,6 +37,21 @@ class Dialling(SynchronousTestCase):
         self.assertEqual([ConnectBindError], [failure.type for failure in failures])
         self.assertEqual([], clock.getDelayedCalls())
 
+    def test_no_room_in_the_reactor(self) -> None:
+        """epoll takes no descriptor more: a failed attempt like any other."""
+        reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+
+        def refuse(selectable: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        reactor.add_both = refuse
+        failures: list[Failure] = []
+        Dialer(reactor).dial("127.0.0.1", 9, Protocol(), 5.0, failures.append)
+        reactor.iterate(0)
+        self.assertEqual([OSError], [failure.type for failure in failures])
+        self.assertEqual([], reactor.getDelayedCalls())
+
     def test_refused(self) -> None:
         """Told with the kernel's reason; nothing waits for the collector."""
         gc.disable()

@@ -81,19 +81,36 @@ class Sockets(SynchronousTestCase):
     """Of listeners and of connections to endpoints."""
 
     def test_a_listener(self) -> None:
-        """What it accepts is as it is; so it is where the socket was handed over."""
+        """What it accepts is as it is."""
         reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        port = listen(parse_listen("127.0.0.1:0"), Factory(), reactor)
+        self.addCleanup(port.stopListening)
+        with closing(socket.create_connection(("127.0.0.1", port.getHost().port))):
+            port.socket.setblocking(True)
+            accepted, _ = port.socket.accept()
+            with closing(accepted):
+                self.assertEqual((control(accepted), is_prompt(accepted)), (PLAIN, True))
+
+    def test_a_socket_that_was_handed_over(self) -> None:
+        """Who had connected before is served like those who come after."""
+        reactor: Any = LeanReactor()
+        self.addCleanup(reactor._poller.close)
         with closing(socket.socket()) as handed:
             handed.bind(("127.0.0.1", 0))
             handed.listen()
-            for fd in (None, handed.fileno()):
-                port = listen(parse_listen("127.0.0.1:0"), Factory(), reactor, fd)
+            with closing(socket.create_connection(handed.getsockname())):
+                factory = _Host()
+                port = listen(parse_listen("127.0.0.1:0"), factory, reactor, handed.fileno())
                 self.addCleanup(port.stopListening)
-                with closing(socket.create_connection(("127.0.0.1", port.getHost().port))):
-                    port.socket.setblocking(True)
-                    accepted, _ = port.socket.accept()
-                    with closing(accepted):
-                        self.assertEqual((control(accepted), is_prompt(accepted)), (PLAIN, True))
+                with closing(socket.create_connection(handed.getsockname())):
+                    port.doRead()
+                    port.doRead()
+                    for transport in factory.transports:
+                        self.addCleanup(transport.socket.close)
+                    found = [each.socket for each in factory.transports]
+                    self.assertEqual([PLAIN, PLAIN], [*map(control, found)])
+                    self.assertEqual([True, True], [*map(is_prompt, found)])
 
     def test_a_local_client(self) -> None:
         """Whoever comes from here to a listener on all addresses is served unpaced too."""

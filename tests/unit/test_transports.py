@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import socket
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -106,8 +107,10 @@ class FakeReactor(Clock):
 class FakePort:
     """Where it was accepted."""
 
-    unpaced = True
     _realPortNumber = 80
+
+    def accepted(self, connection: Any, peer: str) -> None:
+        """Nothing to set."""
 
 
 class Turns(FakeReactor):
@@ -457,6 +460,40 @@ class EndOfTurn(SynchronousTestCase):
             read_each([(0, 1)], [server.wire], lambda *told: lost.append(told), lost.append)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
             self.assertEqual([type(why) for _, why in lost], [ValueError])
+
+    def test_a_fault_at_the_end(self) -> None:
+        """Whoever fails at the end of its connection keeps nobody from being told."""
+        told: list[Any] = []
+
+        def otherwise(selectable: Any, fd: int, event: int) -> None:
+            told.append(fd)
+            raise ValueError("faulty")
+
+        read_each([(0, 5), (1, 5)], ["one", "two"], lambda *_: None, otherwise)
+        self.assertEqual(told, [0, 1])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_what_closes_between_turns_is_heard(self) -> None:
+        """What it asks for at once does not wait for the next timed call."""
+        reactor = LeanReactor()
+        self.addCleanup(reactor._poller.close)
+        heard: list[str] = []
+
+        class Leaving(Protocol):
+            def connectionLost(self, reason: Any = None) -> None:
+                reactor.callLater(0, heard.append, "lost")
+
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        protocol = Leaving()
+        transport = EagerServer(near, protocol, ("127.0.0.1", 1), FakePort(), 1, reactor)
+        protocol.makeConnection(transport)
+        reactor.callLater(0, transport.loseConnection)
+        reactor.callLater(9, heard.append, "late")
+        reactor.runUntilCurrent()
+        reactor.doIteration(reactor.timeout())
+        reactor.runUntilCurrent()
+        self.assertEqual(heard, ["lost"])
 
     @quick
     @given(st.lists(st.tuples(st.integers(0, 300), st.booleans())))
