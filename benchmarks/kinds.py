@@ -31,11 +31,6 @@ def run(plan: Plan) -> None:
         def once(proxy: Proxy, case: str, number: int) -> dict[str, float | None]:
             window = measure(stage, proxy, CASES[case])
             plan.check(proxy, case, window.errors)
-            return {
-                "cpu": window.cpu_us,
-                "rate": window.rate,
-                "busy": window.busy,
-                "load_busy": window.load_busy,
-            }
+            return window.figures
 
         plan.interleave(stage.run_all(), list(CASES), once)

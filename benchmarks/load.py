@@ -40,6 +40,16 @@ class Window:
         """Requests per second."""
         return self.requests / self.seconds
 
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """Its figures of CPU and throughput, by their names in tables."""
+        return {
+            "cpu": self.cpu_us,
+            "rate": self.rate,
+            "busy": self.busy,
+            "load_busy": self.load_busy,
+        }
+
 
 @dataclass(frozen=True)
 class Load:

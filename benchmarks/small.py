@@ -26,10 +26,7 @@ def run(plan: Plan) -> None:
             window = measure(stage, proxy, Load(mode=case, warm=warm, seconds=seconds))
             plan.check(proxy, case, window.errors)
             return {
-                "cpu": window.cpu_us,
-                "rate": window.rate,
-                "busy": window.busy,
-                "load_busy": window.load_busy,
+                **window.figures,
                 "idle_mib": idle[proxy.name] / MIB,
                 "load_mib": window.resident / MIB,
             }
