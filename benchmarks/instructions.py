@@ -36,12 +36,12 @@ _REQUEST: Final = (
     b"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.7,de;q=0.3\r\n"
     b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/115.0\r\n"
     b"Cache-Control: no-cache\r\nReferer: https://www.example.com/start\r\n"
-    b"Cookie: session=%032x; theme=dark; consent=1\r\nX-Trace-Id: %032x"
+    b"Cookie: session=%032x; theme=dark; consent=1\r\nX-Trace-Id: %032x\r\n\r\n"
 )
 _RESPONSE: Final = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 24 Nov 2026 20:00:%02d GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 1024\r\nConnection: keep-alive\r\n"
-    b'Cache-Control: private, max-age=0\r\nVary: Accept-Encoding\r\nETag: "%032x"'
+    b'Cache-Control: private, max-age=0\r\nVary: Accept-Encoding\r\nETag: "%032x"\r\n\r\n'
 )
 
 Work = Callable[[int], Any]
@@ -63,6 +63,7 @@ def works() -> dict[str, Work]:
     responses = [_RESPONSE % (n % 60, n * 7919) for n in range(_TURNS + _WARM)]
     head = read_request(requests[0], rules, 256)
     answer = read_response(responses[0], b"GET")
+    assert head is not None and answer is not None
     added = b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nVia: 1.1 gatewayd\r\n"
     members = [Member(Address("tcp", f"10.0.0.{n}", 8080)) for n in range(3)]
     endpoints = reconcile((), members).members

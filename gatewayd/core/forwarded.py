@@ -39,7 +39,7 @@ def introduce(exchange: Exchange, trusted: Networks, ids: RequestIds) -> bytes:
         ids: for requests that bring none that is believed.
 
     Returns:
-        The field lines for the upstream, each ended by CRLF.
+        The field lines for the upstream.
     """
     origin = exchange.origin
     head = exchange.head
@@ -89,14 +89,13 @@ def _introduce_trusted(exchange: Exchange, trusted: Networks, ids: RequestIds) -
     exchange.request_id = kept if kept and _REQUEST_ID(kept) is not None else ids.next()
     hops.append(_node(origin.peer))
     fields = [
-        b"X-Forwarded-For: " + b", ".join(hop for hop in hops if hop),
-        b"X-Forwarded-Proto: " + proto,
-        *([b"X-Forwarded-Host: " + host] if host else []),
+        b"X-Forwarded-For: %b\r\n" % b", ".join(hop for hop in hops if hop),
+        b"X-Forwarded-Proto: %b\r\n" % proto,
+        b"X-Forwarded-Host: %b\r\n" % host if host else b"",
         *others,
-        b"X-Request-Id: " + exchange.request_id,
-        b"",
+        b"X-Request-Id: %b\r\n" % exchange.request_id,
     ]
-    return b"\r\n".join(fields)
+    return b"".join(fields)
 
 
 def _node(peer: str) -> bytes:
@@ -135,8 +134,7 @@ class Via:
     def __init__(self, pseudonym: bytes) -> None:
         """Args: pseudonym: `gatewayd-` and eight hex digits, one a daemon."""
         self.pseudonym = pseudonym
-        self.field = b"Via: 1.1 " + pseudonym
-        self.line = self.field + b"\r\n"
+        self.line = b"Via: 1.1 %b\r\n" % pseudonym
 
     def is_in(self, lines: tuple[bytes, ...]) -> bool:
         """Whether the request has been here before."""

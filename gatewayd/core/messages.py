@@ -1,8 +1,8 @@
 """The form of a head, from the socket to the access log; HTTP/2 will fill the same one.
 
-A head is an ordered list of raw field lines, kept as the sender wrote them, beside the few facts
-that the gateway acts on. Values are looked for only when somebody asks (`Head.get`). What a field
-means to a proxy, its kind, depends on its name alone and is decided once per name, here.
+A head is an ordered list of raw field lines with their CRLF, kept as the sender wrote them, beside the
+few facts that the gateway acts on. Values are looked for only when somebody asks (`Head.get`). What a
+field means to a proxy, its kind, depends on its name alone and is decided once per name, here.
 """
 
 from __future__ import annotations
@@ -97,6 +97,9 @@ def response_kind(name: bytes) -> int:
     return RESPONSE_KINDS.get(name, KEEP)
 
 
+_AROUND: Final = b" \t\r\n"  # a value: blanks, and its line's end
+
+
 def name_of(line: bytes) -> bytes:
     """A field line's name in lower case."""
     return line[: line.index(b":")].lower()
@@ -104,14 +107,16 @@ def name_of(line: bytes) -> bytes:
 
 def value_of(line: bytes) -> bytes:
     """A field line's value without the blanks around it."""
-    return line[line.index(b":") + 1 :].strip(b" \t")
+    return line[line.index(b":") + 1 :].strip(_AROUND)
 
 
 class Head:
     """Field lines of a request or a response, in order."""
 
+    size: int = 0  # bytes that it came in
+
     def __init__(self, lines: list[bytes]) -> None:
-        """Args: lines: raw `Name: value` lines, hop-by-hop fields already left out."""
+        """Args: lines: raw `Name: value` lines with CRLF, hop-by-hop fields already left out."""
         self.lines = lines
 
     def get_all(self, name: bytes) -> list[bytes]:
@@ -122,7 +127,7 @@ class Head:
         """
         size = len(name)
         return [
-            line[size + 1 :].strip(b" \t")
+            line[size + 1 :].strip(_AROUND)
             for line in self.lines
             if line[size : size + 1] == b":" and line[:size].lower() == name
         ]
@@ -211,7 +216,7 @@ class Edits:
         self.removed = frozenset(name.lower().encode("latin-1") for name in remove) | frozenset(
             name.lower().encode("latin-1") for name, _ in replaced
         )
-        self.added = [f"{name}: {value}".encode() for name, value in [*replaced, *add]]
+        self.added = [f"{name}: {value}\r\n".encode() for name, value in [*replaced, *add]]
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.added)

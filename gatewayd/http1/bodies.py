@@ -12,10 +12,9 @@ from typing import Final
 
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
 from gatewayd.core.messages import HOP_BY_HOP, KEEP, request_kind, response_kind
-from gatewayd.http1.grammar import BARE_NEWLINE, LineMemo
+from gatewayd.http1.grammar import LineMemo
 from gatewayd.http1.requests import MAX_LENGTH
 
-_BLANK: Final = b"\r\n\r\n"
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\Z").match
 _MAX_SIZE_LINE: Final = 4096  # with extensions: HAProxy and Go allow about as much
 _MAX_EXTENSIONS: Final = 65536  # of a whole body: a byte of data in each costs a line (Go: 16 KiB)
@@ -255,13 +254,14 @@ class Chunked:
         elif state == _DATA_END:
             self._state = _SIZE_LINE  # _take_line let pass nothing but its CRLF
         elif line:
-            kind = _trailers.known.get(line, -1)
+            field = line + b"\r\n"
+            kind = _trailers.known.get(field, -1)
             if kind < 0:
-                kind = _trailers.classify(line)
+                kind = _trailers.classify(field)
             if kind < 0:
                 raise self._fault("a malformed trailer field")
             if kind == 0:
-                self.trailers.append(line)
+                self.trailers.append(field)
             self._extensions += len(line)
             if self._extensions > _MAX_TRAILERS or len(self.trailers) > _MAX_TRAILER_LINES:
                 raise self._fault("too many trailer fields")
@@ -277,29 +277,3 @@ def _pass_on(pieces: list[Piece], data: bytes, began: int, ended: int) -> None:
 
 
 Body = Length | UntilClose | Chunked
-
-
-def split_head(
-    data: bytes | bytearray, seen: int, complaint: GatewayError
-) -> tuple[bytes, bytes] | None:
-    """Part a head from what follows the blank line that ends it.
-
-    Args:
-        data: what came so far.
-        seen: how much of it was looked at already.
-        complaint: raised, as a copy, where a line ends in a bare LF: waiting for a CRLF would be in
-            vain. A copy, since an exception raised again and again keeps all its tracebacks.
-
-    Returns:
-        The head without its blank line, and the rest; None while there is no blank line.
-    """
-    if not seen and isinstance(data, bytes):
-        block, mark, rest = data.partition(_BLANK)  # most heads come whole; two calls are dearer
-        if mark:
-            return block, rest
-    end = data.find(_BLANK, max(0, seen - 3))
-    if end >= 0:
-        return bytes(data[:end]), bytes(data[end + 4 :])
-    if BARE_NEWLINE(data, max(0, seen - 1)) is not None:
-        raise type(complaint)(complaint.detail)
-    return None

@@ -7,6 +7,7 @@ two servers could read in two ways is refused, because we forward it to a second
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Final
 
 from gatewayd.core.addresses import is_ip
@@ -34,7 +35,7 @@ from gatewayd.core.messages import (
 )
 from gatewayd.core.octets import only
 from gatewayd.core.targets import PLAIN_PATH, normal_path, split_target
-from gatewayd.http1.grammar import TOKEN, LineMemo, is_token
+from gatewayd.http1.grammar import LONGEST_KNOWN, TOKEN, LineMemo, is_token
 
 MAX_LINE: Final = 65536  # of the request line: nginx 8 KiB, HAProxy 16 KiB, Go 1 MiB
 MAX_LENGTH: Final = 2**63 - 1  # nginx's off_t, Go's int64: nobody can mean more
@@ -54,9 +55,9 @@ _HOST: Final = re.compile(
     rb"([A-Za-z0-9\-._~]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?\Z"
 ).match  # RFC 3986 §3.2.2; escapes and sub-delims are in no host name that exists; DNS ends at 253
 _HOSTS: Final = 16_384
-_HOST_LINE: Final = 280  # bytes: the longest name and port, and some blanks
+_HOST_LINE: Final = 282  # bytes: the longest name and port, some blanks, and the end
 _LENGTHS: Final = 4096
-_LENGTH_LINE: Final = 64  # bytes
+_LENGTH_LINE: Final = 66  # bytes
 
 # A path of these, without empty segments and those that begin with a dot, is in its one form already
 # (core.targets), so that nothing is left to normalise.
@@ -80,27 +81,39 @@ class PathRules:
         self.reject_slash = reject_slash
 
 
-def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHead:
-    """Read a head.
+def read_request(data: bytes, rules: PathRules, max_headers: int) -> RequestHead | None:
+    """Read the head that data begins with.
 
     Args:
-        block: request line and field lines, without the blank line that ends them.
+        data: from the request line on; one empty line before it is borne (RFC 9112 §2.2).
         rules: of the listener.
         max_headers: field lines allowed, 0 = any number.
 
     Returns:
-        The head; hop-by-hop fields are gone from its lines, and of forwarded ones the caller decides.
+        The head, None if its end has not come; hop-by-hop fields are gone from its lines, and of
+        forwarded ones the caller decides.
 
     Raises:
         BadRequest: malformed or ambiguous; the connection must be closed.
-        TooLarge: too many lines (431).
+        TooLarge: too many lines (431), or too long a first one (414).
     """
-    lines = block.split(b"\r\n")
-    if max_headers and len(lines) > max_headers + 1:
-        raise TooLarge(f"more than {max_headers} header fields", status=431)
+    lines = BytesIO(data)  # looks for the next LF as fast as memory is read
+    line = lines.readline()
+    size = len(line)
+    if line == b"\r\n":
+        line = lines.readline()
+        size += len(line)
+        if line == b"\r\n":
+            raise BadRequest("empty lines instead of a request")
+    if len(line) > MAX_LINE + 2:
+        raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
+    if line[-2:] != b"\r\n":
+        if line[-1:] == b"\n":
+            raise BadRequest("a bare LF as line end")
+        return None
     kept: list[bytes] = []
     head = RequestHead(kept)
-    _read_line(head, lines[0], rules)
+    _read_line(head, line[:-2], rules)
     host_line = b""
     asked: Host | None = None
     length = -1
@@ -110,16 +123,22 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
     connection = b""
     known = _known
     hosts = _hosts
-    del lines[0]
-    for line in lines:
-        kind = known.get(line, -1)
+    for number, line in enumerate(lines):
+        if number > max_headers > 0:
+            raise TooLarge(f"more than {max_headers} header fields", status=431)
+        size += len(line)
+        kind = known.get(line, -1) if len(line) <= LONGEST_KNOWN else -1
         if kind < 0 and not host_line:
             asked = hosts.get(line)  # so early that it comes from far memory while the rest is read
             if asked is not None:
                 kind = HOST
         if kind < 0:
+            if line == b"\r\n":
+                break
             kind = _memo.classify(line)
             if kind < 0:
+                if line[-1:] != b"\n":
+                    return None
                 raise BadRequest("a malformed header field")
         if kind == KEEP:
             kept.append(line)
@@ -143,7 +162,7 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
             _check_coding(value_of(line))
             chunked = True
         elif kind == CONNECTION:
-            connection = connection + b"," + line[11:] if connection else line[11:]
+            connection = connection + b"," + line[11:-2] if connection else line[11:-2]
             if len(connection) > MAX_CONNECTION:
                 raise TooLarge(f"Connection is over {MAX_CONNECTION} bytes", status=431)
         elif kind == REFERER:
@@ -165,6 +184,9 @@ def read_request(block: bytes, rules: PathRules, max_headers: int) -> RequestHea
                 raise BadRequest("an Expect other than 100-continue", status=417)
             head.expects = head.version == 11
         # and DROP, which goes no further
+    else:
+        return None
+    head.size = size
     if chunked:
         if length >= 0:
             raise BadRequest("Content-Length beside Transfer-Encoding")
@@ -267,7 +289,7 @@ def read_length(line: bytes) -> tuple[int, bytes]:
         if not value.isdigit() or len(value) > 19 or int(value) > MAX_LENGTH:
             return -1, line
         length = int(value)
-        found = (length, b"Content-Length: %d" % length)
+        found = (length, b"Content-Length: %d\r\n" % length)
         if len(_lengths) >= _LENGTHS:
             _lengths.clear()
         if len(line) <= _LENGTH_LINE:
@@ -303,16 +325,16 @@ def _read_host(head: RequestHead, line: bytes, asked: Host | None) -> None:
         if not head.authority:
             return
     if not head.authority:
-        head.authority = line[5:].strip(b" \t")
+        head.authority = line[5:-2].strip(b" \t")
         if asked is None:
             asked = _hosts.get(line)
         head.asked = asked if asked is not None else _remember_host(line, head.authority)
         return
     if line:
         host_name(value_of(line))
-        head.lines[head.lines.index(line)] = b"Host: " + head.authority
+        head.lines[head.lines.index(line)] = b"Host: %b\r\n" % head.authority
     else:
-        head.lines.append(b"Host: " + head.authority)
+        head.lines.append(b"Host: %b\r\n" % head.authority)
     head.asked = Host(host_name(head.authority))
 
 

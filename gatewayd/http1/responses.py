@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Final
 
 from gatewayd.core.errors import BadResponse
@@ -23,19 +24,20 @@ from gatewayd.core.messages import (
     value_of,
     without_named,
 )
-from gatewayd.http1.grammar import LineMemo, is_token
+from gatewayd.http1.grammar import LONGEST_KNOWN, LineMemo, is_token
 from gatewayd.http1.requests import MAX_CONNECTION, read_length
 
 _STATUS: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\Z"
+    rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n\Z"
 ).match  # RFC 9112 §4; the blank before an empty reason is left out by enough servers to bear it
 _TIMEOUT: Final = re.compile(rb"(?:.*[\s,])?timeout=(\d{1,6})").match
 _STATUSES: Final = 256
+_STATUS_LINE: Final = 66  # bytes
 _MAX_FIELDS: Final = 1024
 _OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))  # name no field
 
 _KEEPS_ALIVE: Final = frozenset(
-    (b"Connection: keep-alive", b"Connection: Keep-Alive", b"connection: keep-alive")
+    (b"Connection: keep-alive\r\n", b"Connection: Keep-Alive\r\n", b"connection: keep-alive\r\n")
 )
 
 _memo: Final = LineMemo(response_kind)
@@ -43,36 +45,45 @@ _known: Final = _memo.known
 _statuses: dict[bytes, tuple[int, int, bytes]] = {}
 
 
-def read_response(block: bytes, method: bytes) -> ResponseHead:
-    """Read a head.
+def read_response(data: bytes, method: bytes) -> ResponseHead | None:
+    """Read the head that data begins with.
 
     Args:
-        block: status line and field lines, without the blank line that ends them.
+        data: from the status line on.
         method: of the request, which decides whether there is a body (RFC 9112 §6.3).
 
     Returns:
-        The head; hop-by-hop fields are gone from its lines.
+        The head, None if its end has not come; hop-by-hop fields are gone from its lines.
 
     Raises:
         BadResponse: malformed or ambiguous; nothing more can be read from this connection.
     """
-    lines = block.split(b"\r\n")
-    if len(lines) > _MAX_FIELDS:
-        raise BadResponse(f"more than {_MAX_FIELDS} header fields")
+    lines = BytesIO(data)
+    line = lines.readline()
+    if line[-1:] != b"\n":
+        return None
+    size = len(line)
     kept: list[bytes] = []
     head = ResponseHead(kept)
-    status, version, reason = _statuses.get(lines[0]) or _read_status(lines[0])
+    status, version, reason = _statuses.get(line) or _read_status(line)
     head.status = status
     head.reason = reason
     length = -1
     chunked = False
     connection = b""
     known = _known
-    for line in lines[1:]:
-        kind = known.get(line, -1)
+    for number, line in enumerate(lines):
+        if number > _MAX_FIELDS:
+            raise BadResponse(f"more than {_MAX_FIELDS} header fields")
+        size += len(line)
+        kind = known.get(line, -1) if len(line) <= LONGEST_KNOWN else -1
         if kind < 0:
+            if line == b"\r\n":
+                break
             kind = _memo.classify(line)
             if kind < 0:
+                if line[-1:] != b"\n":
+                    return None
                 raise BadResponse("a malformed header field")
         if kind == KEEP:
             kept.append(line)
@@ -94,7 +105,7 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
         elif kind == CONNECTION:
             if line in _KEEPS_ALIVE and version == 11:
                 continue
-            connection = connection + b"," + line[11:] if connection else line[11:]
+            connection = connection + b"," + line[11:-2] if connection else line[11:-2]
             if len(connection) > MAX_CONNECTION:
                 raise BadResponse(f"Connection is over {MAX_CONNECTION} bytes")
         elif kind == KEEP_ALIVE:
@@ -103,6 +114,9 @@ def read_response(block: bytes, method: bytes) -> ResponseHead:
                 head.idle_timeout = int(promised.group(1))
         elif kind == UPGRADE:
             head.upgrade = value_of(line)
+    else:
+        return None
+    head.size = size
     if chunked and length >= 0:
         raise BadResponse("Content-Length beside Transfer-Encoding")
     if version != 11:
@@ -146,7 +160,7 @@ def _read_status(line: bytes) -> tuple[int, int, bytes]:
     parsed = (int(match.group(2)), 11 if match.group(1) == b"1" else 10, match.group(3) or b"")
     if len(_statuses) >= _STATUSES:
         _statuses.clear()
-    if len(line) <= 64:
+    if len(line) <= _STATUS_LINE:
         _statuses[line] = parsed
     return parsed
 

@@ -20,11 +20,9 @@ def request_bytes(method: bytes, target: bytes, lines: list[bytes], added: bytes
         method: as the client sent it.
         target: path and query.
         lines: fields from the client.
-        added: the gateway's own fields, each ended by CRLF.
+        added: the gateway's own fields.
     """
-    if not lines:
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, added)
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n" % (method, target, b"\r\n".join(lines), added)
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, b"".join(lines), added)
 
 
 def response_bytes(status: int, reason: bytes, lines: list[bytes], added: bytes) -> bytes:
@@ -33,11 +31,9 @@ def response_bytes(status: int, reason: bytes, lines: list[bytes], added: bytes)
     Args:
         status, reason: of the status line.
         lines: fields from the endpoint.
-        added: the gateway's own fields, each ended by CRLF.
+        added: the gateway's own fields.
     """
-    if not lines:
-        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, added)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n%b\r\n" % (status, reason, b"\r\n".join(lines), added)
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, b"".join(lines), added)
 
 
 def chunk(data: bytes) -> bytes:
@@ -52,4 +48,4 @@ def chunk_pieces(data: bytes) -> list[bytes]:
 
 def last_chunk(trailers: Sequence[bytes]) -> bytes:
     """The end of a chunked body."""
-    return b"0\r\n%b\r\n\r\n" % b"\r\n".join(trailers) if trailers else LAST_CHUNK
+    return b"0\r\n%b\r\n" % b"".join(trailers) if trailers else LAST_CHUNK

@@ -46,9 +46,9 @@ def error_answer(exchange: Exchange, error: GatewayError) -> tuple[ResponseHead,
         kind, body = b"text/plain; charset=utf-8", text.encode()
     fields = []
     if isinstance(error, NoMethod):
-        fields.append(b"Allow: " + ", ".join(error.allowed).encode())
+        fields.append(b"Allow: %b\r\n" % ", ".join(error.allowed).encode())
     if isinstance(error, CapacityFault | RateLimited):
-        fields.append(b"Retry-After: %d" % error.retry_after)
+        fields.append(b"Retry-After: %d\r\n" % error.retry_after)
     if isinstance(error, RateLimited):
         fields += error.fields
     return own_answer(exchange, status, kind, body, fields)
@@ -77,9 +77,9 @@ def own_answer(
     """
     lines = list(fields)
     if kind and body:
-        lines.append(b"Content-Type: " + kind)
+        lines.append(b"Content-Type: %b\r\n" % kind)
     if status not in (204, 304):
-        lines.append(b"Content-Length: %d" % len(body))
+        lines.append(b"Content-Length: %d\r\n" % len(body))
     head = ResponseHead(lines)
     head.status = status
     head.reason = REASONS.get(status, b"")

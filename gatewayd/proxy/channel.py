@@ -23,7 +23,8 @@ from gatewayd.core.errors import BadRequest, GatewayError, SlowRequest, TooLarge
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.core.proxy_protocol import read_proxy_header
-from gatewayd.http1.bodies import Body, Chunked, Length, Piece, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, Piece
+from gatewayd.http1.grammar import head_ended
 from gatewayd.http1.requests import MAX_LINE, check_beginning, read_request
 from gatewayd.http1.serialising import chunk, chunk_pieces, last_chunk, response_bytes
 from gatewayd.net import splice
@@ -46,7 +47,6 @@ _PROXY: Final = 8  # a PROXY header
 
 _MAX_PIPELINED: Final = 65536  # bytes held behind a request; then reading stops
 _LINGER_SECONDS: Final = 5.0  # nginx lingering_timeout 5s
-_CR: Final = 13
 _RATE_SECONDS: Final = 10.0  # over which min_body_rate is measured
 
 
@@ -144,6 +144,7 @@ class ServerChannel:
 
     def _read_heads(self, data: bytes) -> None:
         """Read requests and begin them, as long as each is answered at once."""
+        terms = self._terms
         self._looping = True
         seen = len(self._buffer)
         held: bytes | bytearray = data
@@ -153,18 +154,17 @@ class ServerChannel:
             self._buffer = b""
         try:
             while held:
-                found = split_head(held, seen, _BARE_LF)
-                if found is None:
+                head = None
+                if not seen or head_ended(held, seen, _BARE_LF):
+                    data = held if isinstance(held, bytes) else bytes(held)
+                    head = read_request(data, terms.path_rules, terms.limits.max_headers)
+                if head is None:
                     self._incomplete(held, seen)
                     break
                 if seen:
                     seen = 0
                     self._listener.heads.release(self)
-                block, rest = found
-                if (not block or block[0] == _CR) and held[:2] == b"\r\n":
-                    held = self._without_empty_line(held)
-                    continue
-                self._begin(block, rest)
+                self._begin(head, data[head.size :])
                 if self._awaits != _IDLE:
                     break
                 held = self._buffer
@@ -173,17 +173,11 @@ class ServerChannel:
             self._refuse(error)
         self._looping = False
 
-    def _without_empty_line(self, held: bytes | bytearray) -> bytes | bytearray:
-        """RFC 9112 §2.2: an empty line before a request is borne, but not a flood of them."""
-        if held[2:4] == b"\r\n":
-            raise BadRequest("empty lines instead of a request")
-        return held[2:]
-
     def _incomplete(self, held: bytes | bytearray, seen: int) -> None:
         """Wait for the rest of a head, within the limits."""
         limits = self._terms.limits
         if held[:2] == b"\r\n":
-            held = self._without_empty_line(held)
+            held = held[2:]  # of which there is but one: read_request refuses a flood
             if not held:
                 return  # a stray end of line after a request: still nothing to wait for
         size = len(held)
@@ -200,17 +194,13 @@ class ServerChannel:
             self._awaits = _HEAD
         self._listener.heads.hold(self, size)
 
-    def _begin(self, block: bytes, rest: bytes) -> None:
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Make a head an exchange, and let it begin."""
         terms = self._terms
-        limits = terms.limits
-        size = len(block)
-        if size > limits.max_header_bytes > 0:
-            raise TooLarge(f"the head is over {limits.max_header_bytes} bytes", status=431)
-        if size > MAX_LINE and block.find(b"\r\n", 0, MAX_LINE) < 0:
-            raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
+        limit = terms.limits.max_header_bytes
+        if head.size - 4 > limit > 0:  # without the blank line
+            raise TooLarge(f"the head is over {limit} bytes", status=431)
         self._line_read = False
-        head = read_request(block, terms.path_rules, limits.max_headers)
         context = self._context
         now = context.clock()
         exchange = Exchange(head, self, self.origin, now)

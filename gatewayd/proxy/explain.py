@@ -7,10 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gatewayd.core.addresses import is_ip
-from gatewayd.core.errors import GatewayError, Loop, NoMethod, NoRoute
+from gatewayd.core.errors import BadRequest, GatewayError, Loop, NoMethod, NoRoute
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.forwarded import RequestIds, introduce, request_key
-from gatewayd.core.messages import RequestHead
 from gatewayd.core.routes import Route
 from gatewayd.http1.requests import read_request
 from gatewayd.proxy.filters import Filters
@@ -115,10 +114,10 @@ def _asked(
         *([] if "host" in named else [f"Host: {host}"]),
         *headers,
     ]
-    block = "\r\n".join(lines).encode("utf-8")
-    head: RequestHead = read_request(
-        block, listener.terms.path_rules, listener.terms.limits.max_headers
-    )
+    data = "\r\n".join([*lines, "", ""]).encode("utf-8")
+    head = read_request(data, listener.terms.path_rules, listener.terms.limits.max_headers)
+    if head is None or head.size != len(data):
+        raise BadRequest("a malformed header field")
     exchange = Exchange(head, None, origin, 0.0)
     introduce(exchange, listener.trusted, RequestIds(b"explain"))
     if listener.context.via.is_in(head.via):

@@ -28,7 +28,7 @@ class RateRule:
         self._header = key.partition(":")[2].lower().encode()
         self._by_client = key == "client_ip"
         window = max(1, round(limit.burst / limit.rate))
-        self._policy = b'RateLimit-Policy: "default";q=%d;w=%d' % (limit.burst, window)
+        self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (limit.burst, window)
 
     @property
     def is_shared(self) -> bool:
@@ -52,8 +52,8 @@ class RateRule:
     def fields(self, verdict: Verdict) -> tuple[bytes, bytes]:
         """The lines that tell a client (draft-ietf-httpapi-ratelimit-headers-10)."""
         wait = max(verdict.wait, 1.0 / self.limit.rate)
-        field = b'RateLimit: "default";r=%d;t=%d' % (verdict.remaining, max(1, ceil(wait - 1e-6)))
-        return self._policy, field
+        left, seconds = verdict.remaining, max(1, ceil(wait - 1e-6))
+        return self._policy, b'RateLimit: "default";r=%d;t=%d\r\n' % (left, seconds)
 
 
 class Gate:

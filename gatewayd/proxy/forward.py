@@ -259,9 +259,9 @@ class ReverseProxyResource(Leaf):
             added += self.context.via.line
         if not self._preserve_host or not head.authority:  # HTTP/1.0 may come without
             lines = [line for line in lines if name_of(line) != b"host"]
-            lines.insert(0, b"Host: " + endpoint.authority)
+            lines.insert(0, b"Host: %b\r\n" % endpoint.authority)
         if self._request_edits is not None:
-            lines = self._request_edits.apply(lines + added.split(b"\r\n")[:-1])
+            lines = self._request_edits.apply(lines + added.splitlines(keepends=True))
             added = b""
         if head.expects and not exchange.received and not exchange.held:
             added += b"Expect: 100-continue\r\n"
@@ -367,8 +367,8 @@ class ReverseProxyResource(Leaf):
         counters.response_header.observe(exchange.headed - (exchange.received or exchange.started))
         lines = head.lines
         if upstream.via_back:
-            lines.append(self.context.via.field)
-        lines.append(b"X-Request-Id: " + exchange.request_id)
+            lines.append(self.context.via.line)
+        lines.append(b"X-Request-Id: %b\r\n" % exchange.request_id)
         if exchange.limit_field:
             lines.append(exchange.limit_field)
         if self._response_edits is not None:

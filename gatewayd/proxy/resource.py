@@ -134,7 +134,7 @@ class RedirectResource(Leaf):
     def begin(self, exchange: Exchange) -> None:
         """Answer with the Location."""
         location = self.redirect.location(exchange.head, exchange.origin.port)
-        fields = [b"Location: " + location]
+        fields = [b"Location: %b\r\n" % location]
         head, body = own_answer(
             exchange, self.redirect.status, b"text/plain; charset=utf-8", location + b"\n", fields
         )

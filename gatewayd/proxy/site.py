@@ -52,10 +52,12 @@ class SiteClient:
         version = request.clientproto.upper()
         first = b"%b %b %b" % (request.method, request.uri, version)
         try:
-            return read_request(b"\r\n".join([first, *lines]), PathRules(), 0)
+            head = read_request(b"\r\n".join([first, *lines, b"", b""]), PathRules(), 0)
         except BadRequest as error:
             self.error = error
             return RequestHead([])
+        assert head is not None  # it has its blank line
+        return head
 
     def _lost(self, reason: Any) -> None:
         self._gone = True

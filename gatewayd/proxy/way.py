@@ -26,7 +26,7 @@ class Way:
 
     def answer(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """Send a complete answer of the gateway's own, and end the exchange."""
-        head.lines.append(b"X-Request-Id: " + exchange.request_id)
+        head.lines.append(b"X-Request-Id: %b\r\n" % exchange.request_id)
         if exchange.limit_field:
             head.lines.append(exchange.limit_field)
         if self._response_edits is not None:

@@ -163,11 +163,10 @@ class _EndpointProtocol:
         self._buffer += data
         while self._buffer or (self._body is not None and self._body.ended):
             if self._body is None:
-                end = self._buffer.find(b"\r\n\r\n")
-                if end < 0:
+                head = read_request(self._buffer, _RULES, 0)
+                if head is None:
                     return
-                head = read_request(self._buffer[:end], _RULES, 0)
-                self._buffer = self._buffer[end + 4 :]
+                self._buffer = self._buffer[head.size :]
                 self._close = head.close
                 self._body = Chunked(BadResponse) if head.length == CHUNKED else Length(head.length)
             _, rest = self._body.feed(self._buffer) if self._buffer else (b"", b"")
@@ -231,16 +230,15 @@ class SimClient:
         """Twisted: bytes of a response."""
         self._buffer += data
         if self._body is None:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
             try:
-                head = read_response(self._buffer[:end], self._method)
+                head = read_response(self._buffer, self._method)
             except GatewayError:
                 self._finish(0)
                 self.transport.abortConnection()
                 return
-            self._buffer = self._buffer[end + 4 :]
+            if head is None:
+                return
+            self._buffer = self._buffer[head.size :]
             self._status = head.status
             self._close = head.close
             self._endpoint = (head.get(b"x-endpoint") or b"").decode()

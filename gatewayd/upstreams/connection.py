@@ -29,7 +29,8 @@ from gatewayd.core.errors import (
 )
 from gatewayd.core.exchange import Exchange
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, ResponseHead
-from gatewayd.http1.bodies import Body, Chunked, Length, Piece, UntilClose, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, Piece, UntilClose
+from gatewayd.http1.grammar import head_ended
 from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk_pieces, last_chunk
 from gatewayd.net import splice
@@ -216,12 +217,14 @@ class UpstreamConnection:
             self._buffer = b""
         try:
             while True:
-                found = split_head(held, seen, _BARE_LF)
-                if found is None or len(found[0]) > self._max_header_bytes > 0:
+                head = None
+                if not seen or head_ended(held, seen, _BARE_LF):
+                    data = held if isinstance(held, bytes) else bytes(held)
+                    head = read_response(data, exchange.head.method)
+                if head is None or head.size - 4 > self._max_header_bytes > 0:
                     self._incomplete(held)
                     return
-                head = read_response(found[0], exchange.head.method)
-                rest = found[1]
+                rest = data[head.size :]
                 if head.status >= 200 or head.status == 101:
                     break
                 self._interim += 1
@@ -274,7 +277,7 @@ class UpstreamConnection:
                 self._close = True  # stray bytes: what follows cannot be told from them
             if length == CHUNKED:
                 head.length = len(piece)
-                head.lines.append(b"Content-Length: %d" % len(piece))
+                head.lines.append(b"Content-Length: %d\r\n" % len(piece))
             self._finish(not rest)
             exchange.way.response(exchange, head, piece, True)
             return

@@ -10,7 +10,8 @@ from __future__ import annotations
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
 from gatewayd.core.messages import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from gatewayd.http1 import bodies, requests, responses
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose
+from gatewayd.http1.grammar import head_ended
 from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.http1.responses import read_response
 from gatewayd.http1.serialising import chunk, last_chunk, request_bytes, response_bytes
@@ -119,7 +120,7 @@ class Relay:
         self._pieces += piece
         if isinstance(body, Chunked):
             assert len(body._line) <= 4096, "a chunk's line is held without bound"
-            held = sum(map(len, body.trailers))
+            held = sum(len(line) - 2 for line in body.trailers)
             assert held <= 16384 and len(body.trailers) <= 128, "trailers without bound"
         if body.ended:
             self._end(body)
@@ -146,17 +147,15 @@ class RequestRelay(Relay):
         self.heads: list[RequestHead] = []
 
     def _feed_head(self, data: bytes, seen: int) -> tuple[bytes, bool]:
-        found = split_head(data, seen, BadRequest("a bare LF as line end"))
-        if found is None:
+        if seen and not head_ended(data, seen, BadRequest("a bare LF as line end")):
             return data, True
-        if data[:2] == b"\r\n":
-            return data[2:], False
-        block, rest = found
-        head = read_request(block, RULES, MAX_HEADERS)
+        head = read_request(data, RULES, MAX_HEADERS)
+        if head is None:
+            return data, True
         self.heads.append(head)
-        self.blocks.append(block)
+        self.blocks.append(data[: head.size].removeprefix(b"\r\n")[:-4])
         self._begin(Chunked(BadRequest) if head.length == CHUNKED else Length(head.length))
-        return rest, False
+        return data[head.size :], False
 
     def _whole(self, body: bytes, trailers: list[bytes]) -> bytes:
         return request_out(self.heads[-1], body, trailers)
@@ -175,13 +174,13 @@ class ResponseRelay(Relay):
     def _feed_head(self, data: bytes, seen: int) -> tuple[bytes, bool]:
         if not self._methods or self._closed:
             raise BadResponse("stray bytes")
-        found = split_head(data, seen, BadResponse("a bare LF as line end"))
-        if found is None:
+        if seen and not head_ended(data, seen, BadResponse("a bare LF as line end")):
             return data, True
-        block, rest = found
-        head = read_response(block, self._methods[0])
+        head = read_response(data, self._methods[0])
+        if head is None:
+            return data, True
         self.heads.append(head)
-        self.blocks.append(block)
+        self.blocks.append(data[: head.size - 4])
         if head.status >= 200:
             self._methods.pop(0)
             self._closed = head.close
@@ -193,7 +192,7 @@ class ResponseRelay(Relay):
         elif head.length == UNTIL_CLOSE:
             body = UntilClose()
         self._begin(body)
-        return rest, False
+        return data[head.size :], False
 
     def close(self) -> None:
         """The endpoint closed."""

@@ -11,8 +11,8 @@ from gatewayd.core.counters import RouteCounters
 from gatewayd.core.errors import Denied, GatewayError, MaxConcurrent, RateLimited
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.limits import RateLimit
-from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.proxy.filters import Filters, RateRule
+from tests.heads import request_of
 
 ORIGIN = Origin(listener="web", peer="192.0.2.1", scheme="http", port=80, trusted=False)
 
@@ -20,7 +20,7 @@ ORIGIN = Origin(listener="web", peer="192.0.2.1", scheme="http", port=80, truste
 def exchange(client: str = "192.0.2.1", *lines: bytes) -> Exchange:
     """A request of a client."""
     block = b"\r\n".join((b"GET / HTTP/1.1", b"Host: h", *lines))
-    made = Exchange(read_request(block, PathRules(), 100), None, ORIGIN, 0.0)
+    made = Exchange(request_of(block), None, ORIGIN, 0.0)
     made.client_ip = client
     return made
 
@@ -148,7 +148,7 @@ class Order(SynchronousTestCase):
         self.assertEqual((1, 4), (full.retry_after, limited.retry_after))
         self.assertEqual("1 requests of this route are in flight", full.detail)
         self.assertEqual(
-            (b'RateLimit-Policy: "default";q=1;w=4', b'RateLimit: "default";r=0;t=4'),
+            (b'RateLimit-Policy: "default";q=1;w=4\r\n', b'RateLimit: "default";r=0;t=4\r\n'),
             limited.fields,
         )
 
@@ -238,12 +238,12 @@ class Rates(SynchronousTestCase):
             seen.append((getattr(refusal, "retry_after", 0), line))
         self.assertEqual(
             [
-                (0, b'RateLimit: "default";r=2;t=2'),
-                (0, b'RateLimit: "default";r=1;t=2'),
-                (0, b'RateLimit: "default";r=0;t=2'),
-                (2, b'RateLimit: "default";r=0;t=2'),
-                (1, b'RateLimit: "default";r=0;t=2'),
-                (0, b'RateLimit: "default";r=0;t=2'),
+                (0, b'RateLimit: "default";r=2;t=2\r\n'),
+                (0, b'RateLimit: "default";r=1;t=2\r\n'),
+                (0, b'RateLimit: "default";r=0;t=2\r\n'),
+                (2, b'RateLimit: "default";r=0;t=2\r\n'),
+                (1, b'RateLimit: "default";r=0;t=2\r\n'),
+                (0, b'RateLimit: "default";r=0;t=2\r\n'),
             ],
             seen,
         )

@@ -10,6 +10,7 @@ from gatewayd.core.addresses import Networks
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.forwarded import RequestIds, Via, introduce, request_key
 from gatewayd.core.messages import RequestHead
+from tests.heads import ended
 
 quick = settings(deadline=None, database=None, max_examples=100)
 PROXIES = Networks(["10.0.0.0/8", "unix"])
@@ -30,7 +31,7 @@ def exchange(
     """A request with these X-Forwarded-* lines."""
     head = RequestHead(lines or [])
     head.authority = authority
-    head.forwarded = forwarded
+    head.forwarded = tuple(ended(forwarded))
     head.request_id = request_id
     return Exchange(head, None, source, 0.0)
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.errors import BadRequest, BadResponse, GatewayError
-from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose, split_head
+from gatewayd.http1.bodies import Body, Chunked, Length, UntilClose
 from gatewayd.http1.serialising import chunk, last_chunk
+from tests.heads import bare, ended
 
 quick = settings(deadline=None, database=None, max_examples=200)
 
@@ -35,7 +36,7 @@ def fed(body: Body, pieces: list[bytes]) -> Outcome:
             data += more
     except GatewayError as error:
         return error.detail
-    return data, rest, body.ended, body.trailers
+    return data, rest, body.ended, bare(body.trailers)
 
 
 def one_by_one(data: bytes) -> list[bytes]:
@@ -262,7 +263,7 @@ def relayed(pieces: list[bytes], at_first: int = 0) -> tuple[Outcome, bytes]:
     there = fed(Chunked(BadResponse), [out])
     assert not isinstance(there, str), (there, out)
     assert len(there[0]) == size, "the count is of the body's bytes"
-    return (there[0], rest, body.ended, body.trailers), out
+    return (there[0], rest, body.ended, bare(body.trailers)), out
 
 
 class RelayTests(SynchronousTestCase):
@@ -370,72 +371,6 @@ class OtherBodiesTests(SynchronousTestCase):
         )
 
 
-class SplitHeadTests(SynchronousTestCase):
-    """Where a head ends."""
-
-    def found(self, pieces: list[bytes]) -> int | str:
-        """What comes of a head that arrives in pieces: its end, -1, or the complaint."""
-        for kind in (bytes, bytearray):
-            held = kind()
-            end = -1
-            for piece in pieces:
-                seen = len(held)
-                held += piece
-                try:
-                    parted = split_head(held, seen, BadRequest("bare LF"))
-                except BadRequest as error:
-                    return error.detail
-                if parted is not None:
-                    head, rest = parted
-                    self.assertEqual(head + b"\r\n\r\n" + rest, held)
-                    end = len(head)
-                    break
-        return end
-
-    def test_found(self) -> None:
-        """A head ends at its first CRLF CRLF, however it arrives; a bare LF before it ends the wait."""
-        cases: list[tuple[bytes, int | str]] = [
-            (b"", -1),
-            (b"GET / HTTP/1.1\r\n", -1),
-            (b"A\r\n\r\n", 1),
-            (b"A\r\nB\r\n\r\nC\r\n\r\n", 4),
-            (b"\r\n\r\n", 0),
-            (b"A\r\n\r", -1),
-            (b"A\r\r\n\r\n", 2),
-            (b"A\n", "bare LF"),
-            (b"\n", "bare LF"),
-            (b"A\r\n\nB", "bare LF"),
-            (b"A\n\n", "bare LF"),
-            (b"A\r\nB\n", "bare LF"),
-        ]
-        self.assertEqual([(data, self.found([data])) for data, _ in cases], cases)
-        self.assertEqual([(data, self.found(one_by_one(data))) for data, _ in cases], cases)
-
-    def test_each_complaint_is_a_new_one(self) -> None:
-        """The complaint given is not raised itself: it would keep the tracebacks of all its raisers."""
-        complaint = BadRequest("bare LF")
-        error = self.assertRaises(BadRequest, split_head, bytearray(b"A\n"), 0, complaint)
-        self.assertIsNot(error, complaint)
-        self.assertEqual((error.detail, complaint.__traceback__), ("bare LF", None))
-
-    @quick
-    @given(
-        st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a"]), max_size=12),
-        st.lists(st.integers(0, 60), max_size=6),
-    )
-    def test_any_split(self, parts: list[bytes], cuts: list[int]) -> None:
-        """Cut anywhere, a head ends at the same byte, or an LF stands bare in it."""
-        data = b"".join(parts)
-        whole = self.found([data])
-        split = self.found(cut(data, cuts))
-        if (
-            whole != split
-        ):  # the whole head had come before its LF was seen; read_request refuses it
-            self.assertEqual(split, "bare LF")
-            assert isinstance(whole, int)
-            self.assertIn(b"\n", data[:whole].replace(b"\r\n", b""))
-
-
 sizes = st.sampled_from([b"0", b"1", b"5", b"a", b"10", b"", b"0x1", b"7fffffffffffffff"])
 wires = st.lists(
     sizes
@@ -469,7 +404,7 @@ class ChunkedProperties(SynchronousTestCase):
         self, pieces: list[bytes], lines: list[bytes], rest: bytes
     ) -> None:
         """What serialising writes reads as the same body, trailers and rest."""
-        wire = b"".join(map(chunk, pieces)) + last_chunk(lines) + rest
+        wire = b"".join(map(chunk, pieces)) + last_chunk(ended(lines)) + rest
         self.assertEqual(fed(Chunked(BadRequest), [wire]), (b"".join(pieces), rest, True, lines))
 
     @quick

@@ -8,8 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.errors import GatewayError
 from gatewayd.core.messages import CHUNKED, HOP_BY_HOP, UNTIL_CLOSE, RequestHead, ResponseHead
-from gatewayd.http1.requests import PathRules, read_request
-from gatewayd.http1.responses import read_response
+from gatewayd.http1.requests import PathRules
 from gatewayd.http1.serialising import (
     CONTINUE,
     LAST_CHUNK,
@@ -21,6 +20,7 @@ from gatewayd.http1.serialising import (
 )
 from tests.fuzz.reader import Message, Unreadable, read_messages
 from tests.fuzz.relay import RequestRelay, ResponseRelay, forget, request_out, response_out
+from tests.heads import ended, request_of, response_of
 from tests.unit import test_http1_requests, test_http1_responses
 
 quick = settings(deadline=None, database=None, max_examples=150)
@@ -35,8 +35,8 @@ class WritingTests(SynchronousTestCase):
         ours = b"Via: 1.1 x\r\n"
         self.assertEqual(
             [
-                request_bytes(b"GET", b"/?a", [b"Host: a", b"B:c"], ours),
-                request_bytes(b"GET", b"/", [b"Host: a"], b""),
+                request_bytes(b"GET", b"/?a", [b"Host: a\r\n", b"B:c\r\n"], ours),
+                request_bytes(b"GET", b"/", [b"Host: a\r\n"], b""),
                 request_bytes(b"GET", b"/", [], ours),
                 request_bytes(b"OPTIONS", b"*", [], b""),
             ],
@@ -52,9 +52,9 @@ class WritingTests(SynchronousTestCase):
         """Status line, always with the blank before the reason (RFC 9112 §4), fields, ours."""
         self.assertEqual(
             [
-                response_bytes(200, b"OK", [b"A: b", b"C:d"], b"Date: x\r\n"),
+                response_bytes(200, b"OK", [b"A: b\r\n", b"C:d\r\n"], b"Date: x\r\n"),
                 response_bytes(204, b"", [], b"Date: x\r\n"),
-                response_bytes(404, b"\xe9", [b"A: b"], b""),
+                response_bytes(404, b"\xe9", [b"A: b\r\n"], b""),
                 response_bytes(100, b"Continue", [], b""),
             ],
             [
@@ -73,7 +73,7 @@ class WritingTests(SynchronousTestCase):
                 chunk(b"a"),
                 chunk(b"x" * 16),
                 last_chunk([]),
-                last_chunk([b"A: b", b"C:d"]),
+                last_chunk([b"A: b\r\n", b"C:d\r\n"]),
             ],
             [
                 b"",
@@ -107,7 +107,7 @@ class WrittenAndReadTests(SynchronousTestCase):
 
     def check_request(self, head: RequestHead, body: bytes, trailers: list[bytes]) -> None:
         """One framing, one Host, nothing that should have stopped here; the same when read again."""
-        out = request_out(head, body, trailers)
+        out = request_out(head, body, ended(trailers))
         message = sole(out)
         self.assertEqual(message.first, (head.method, head.path + head.query, b"HTTP/1.1"))
         framing = "chunked" if head.length == CHUNKED else "length" if body else message.framing
@@ -125,7 +125,7 @@ class WrittenAndReadTests(SynchronousTestCase):
             ),
         )
         block = out[: out.index(b"\r\n\r\n")]
-        again = read_request(block, RULES, 0)
+        again = request_of(block)
         same = ("method", "path", "query", "length", "upgrade")
         self.assertEqual(
             {name: getattr(again, name) for name in same},
@@ -148,7 +148,7 @@ class WrittenAndReadTests(SynchronousTestCase):
         names = {name.encode() for name, _ in message.fields}
         chunked = {b"transfer-encoding"} if head.length in (CHUNKED, UNTIL_CLOSE) else set()
         self.assertEqual(HOP_BY_HOP & names, chunked)
-        again = read_response(out[: out.index(b"\r\n\r\n")], method)
+        again = response_of(out[: out.index(b"\r\n\r\n")], method)
         self.assertEqual(
             (again.status, again.reason, again.lines, again.length, again.dated),
             (
@@ -163,14 +163,14 @@ class WrittenAndReadTests(SynchronousTestCase):
     def test_requests(self) -> None:
         """Every request of the table of those that are read."""
         for block, _ in test_http1_requests.READ:
-            head = read_request(block, RULES, 0)
+            head = request_of(block)
             if head.length < 100:
                 self.check_request(head, b"x" * max(head.length, 0), [])
 
     def test_responses(self) -> None:
         """Every response of the table of those that are read."""
         for method, block, _ in test_http1_responses.READ:
-            head = read_response(block, method)
+            head = response_of(block, method)
             self.check_response(head, method, b"x" * max(head.length, 0))
 
     @quick
@@ -184,7 +184,7 @@ class WrittenAndReadTests(SynchronousTestCase):
     def test_any_request(self, block: bytes, body: bytes, trailers: list[bytes]) -> None:
         """Whatever we read and send on is accepted by ourselves and by a stranger, in one way."""
         try:
-            head = read_request(block, RULES, 0)
+            head = request_of(block)
         except GatewayError:
             return
         assume(head.length < 100)
@@ -197,7 +197,7 @@ class WrittenAndReadTests(SynchronousTestCase):
     def test_any_response(self, block: bytes, method: bytes, body: bytes) -> None:
         """Whatever we relay is accepted by ourselves and by a stranger, in one way."""
         try:
-            head = read_response(block, method)
+            head = response_of(block, method)
         except GatewayError:
             return
         assume(head.length < 100)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core import messages as m
 from gatewayd.core.messages import Edits, Head, request_kind, response_kind, without_named
+from tests.heads import ended
 
 quick = settings(deadline=None, database=None, max_examples=100)
 
@@ -120,10 +121,10 @@ class LineTests(SynchronousTestCase):
     def test_parts(self) -> None:
         """The name ends at the first colon; blanks around the value are no part of it."""
         expected = {
-            b"Host: a:1": (b"host", b"a:1"),
-            b"X:\t a b \t": (b"x", b"a b"),
-            b"X:": (b"x", b""),
-            b"X::": (b"x", b":"),
+            b"Host: a:1\r\n": (b"host", b"a:1"),
+            b"X:\t a b \t\r\n": (b"x", b"a b"),
+            b"X:\r\n": (b"x", b""),
+            b"X::\r\n": (b"x", b":"),
         }
         self.assertEqual({line: (m.name_of(line), m.value_of(line)) for line in expected}, expected)
 
@@ -133,7 +134,8 @@ class HeadTests(SynchronousTestCase):
 
     def test_get(self) -> None:
         """All lines of a name in order, whatever their case; others with a longer name are others."""
-        head = Head([b"Accept: a", b"Accept-Encoding: gzip", b"ACCEPT:b ", b"accept:", b"A: c"])
+        lines = [b"Accept: a", b"Accept-Encoding: gzip", b"ACCEPT:b ", b"accept:", b"A: c"]
+        head = Head(ended(lines))
         self.assertEqual(
             {name: (head.get_all(name), head.get(name)) for name in (b"accept", b"a", b"acc")},
             {
@@ -162,7 +164,7 @@ class HeadTests(SynchronousTestCase):
 class EditsTests(SynchronousTestCase):
     """Header edits of a route: remove, set, add."""
 
-    LINES = (b"Server: nginx", b"X-Env: test", b"x-env: dev", b"Vary: Accept")
+    LINES = (b"Server: nginx\r\n", b"X-Env: test\r\n", b"x-env: dev\r\n", b"Vary: Accept\r\n")
 
     def edited(self, edits: Edits) -> list[bytes]:
         """What becomes of LINES, which themselves stay."""
@@ -179,27 +181,28 @@ class EditsTests(SynchronousTestCase):
     def test_remove(self) -> None:
         """All lines of a name, in any case."""
         edits = Edits(remove=["SERVER", "x-Env", "not-there"])
-        self.assertEqual(self.edited(edits), [b"Vary: Accept"])
+        self.assertEqual(self.edited(edits), [b"Vary: Accept\r\n"])
         self.assertTrue(edits)
 
     def test_set(self) -> None:
         """Replaces all of that name."""
         self.assertEqual(
             self.edited(Edits(set=[("X-Env", "prod")])),
-            [b"Server: nginx", b"Vary: Accept", b"X-Env: prod"],
+            [b"Server: nginx\r\n", b"Vary: Accept\r\n", b"X-Env: prod\r\n"],
         )
 
     def test_add(self) -> None:
         """One more, and none goes."""
         edits = Edits(add=[("Vary", "Cookie")])
-        self.assertEqual(self.edited(edits), [*self.LINES, b"Vary: Cookie"])
+        self.assertEqual(self.edited(edits), [*self.LINES, b"Vary: Cookie\r\n"])
         self.assertTrue(edits)
 
     def test_order(self) -> None:
         """Removed first, then set, then added: what is added survives its own removal."""
         edits = Edits(remove=["Vary"], set=[("X-Env", "prod")], add=[("Vary", "a"), ("X-Env", "b")])
         self.assertEqual(
-            self.edited(edits), [b"Server: nginx", b"X-Env: prod", b"Vary: a", b"X-Env: b"]
+            self.edited(edits),
+            [b"Server: nginx\r\n", b"X-Env: prod\r\n", b"Vary: a\r\n", b"X-Env: b\r\n"],
         )
 
 

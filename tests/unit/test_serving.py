@@ -15,11 +15,11 @@ from gatewayd.core.addresses import Address
 from gatewayd.core.deadlines import Wheel
 from gatewayd.core.limits import Share
 from gatewayd.core.tracing import SUBSYSTEMS, Trace
-from gatewayd.http1.requests import PathRules, read_request
 from gatewayd.proxy import listener as listeners
 from gatewayd.proxy.context import Context
 from gatewayd.serving import Serving
 from gatewayd.upstreams.names import Resolver
+from tests.heads import request_of
 from tests.unit.config_cases import fine
 from tests.unit.upstream_fakes import FakeDialer
 
@@ -345,10 +345,10 @@ class Routes(ServingTestCase):
     def test_forgotten(self) -> None:
         """Nothing that is remembered of hosts keeps a former configuration in memory."""
         serving = self.serve()
-        head = read_request(b"GET / HTTP/1.1\r\nHost: a.example", PathRules(), 0)
+        head = request_of(b"GET / HTTP/1.1\r\nHost: a.example")
         head.asked.table = serving
         self.reload(serving, FILE.replace("/api", "/v2"))
-        again = read_request(b"GET / HTTP/1.1\r\nHost: a.example", PathRules(), 0)
+        again = request_of(b"GET / HTTP/1.1\r\nHost: a.example")
         self.assertIsNone(again.asked.table)
 
     def test_gates(self) -> None:
