@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
+from twisted.python import log
 
 from gatewayd.core.addresses import Address
 from gatewayd.net.loopback import unpace
@@ -36,8 +37,9 @@ class _Roomy:
 
 
 class _Port(_Roomy, tcp.Port):
-    transport = EagerServer
+    transport: Any = EagerServer
     interface: str
+    socket: Any
     _ours = False  # so that nobody had connected before it was set up
     _unpaced = False
 
@@ -53,6 +55,28 @@ class _Port(_Roomy, tcp.Port):
         super().startListening()
         if not self._ours:
             self._set_up(self.socket)
+
+    def doRead(self) -> None:
+        """The reactor: clients are waiting. The stock way makes each socket twice, in Python."""
+        for _ in range(self.factory.room()):
+            try:
+                fd, peer = self.socket._accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                super().doRead()  # it knows what to do where descriptors are short
+                return
+            try:
+                self._serve(socket.SocketType(self.addressFamily, socket.SOCK_STREAM, 0, fd), peer)
+            except Exception:
+                log.err()
+
+    def _serve(self, accepted: Any, peer: tuple[Any, ...]) -> None:
+        if len(peer) == 4:  # of IPv6; an address of a link has its name behind it
+            plain = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            peer = (socket.getnameinfo(peer, plain)[0], *peer[1:])
+        protocol = self.factory.buildProtocol(self._buildAddr(peer))
+        protocol.makeConnection(EagerServer(accepted, protocol, peer, self, 0, self.reactor))
 
     def _set_up(self, listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

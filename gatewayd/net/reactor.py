@@ -11,7 +11,7 @@ import sys
 from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
-from twisted.internet import epollreactor, main
+from twisted.internet import epollreactor
 from twisted.internet.main import installReactor
 from twisted.python import log
 
@@ -71,24 +71,33 @@ class LeanReactor(epollreactor.EPollReactor):
 
     doIteration = doPoll
 
-    def add_both(self, selectable: Any) -> None:
-        """Add a reader that is a writer too, with one call to the kernel."""
+    def add(self, selectable: Any, *, writes: bool = False) -> None:
+        """Add a new reader, and writer, with one call to the kernel."""
         fd = selectable.fileno()
-        self._poller.register(fd, EPOLLIN | EPOLLOUT)
+        self._poller.register(fd, EPOLLIN | EPOLLOUT if writes else EPOLLIN)
         self._reads.add(fd)
-        self._writes.add(fd)
+        if writes:
+            self._writes.add(fd)
         self._selectables[fd] = selectable
 
-    def close(self, selectable: Any) -> None:
-        """Close one that has sent all."""
-        self._disconnectSelectable(selectable, main.CONNECTION_DONE, False)
+    def forget(self, selectable: Any) -> None:
+        """Neither a reader nor a writer any more, if it was one."""
+        fd = selectable.fileno()
+        if fd in self._selectables:
+            del self._selectables[fd]
+            self._poller.unregister(fd)
+            self._reads.discard(fd)
+            self._writes.discard(fd)
 
     def _lost(self, selectable: Any, why: Any) -> None:
         self._disconnectSelectable(selectable, why, True)
 
     def _otherwise(self, selectable: Any, fd: int, event: int) -> None:
         if isinstance(getattr(selectable, "wire", None), Wire):
-            self._doReadOrWrite(selectable, fd, event)
+            if selectable.dialling:
+                selectable.tried()
+            else:
+                self._doReadOrWrite(selectable, fd, event)
         else:
             log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 

@@ -39,11 +39,11 @@ class Wire:
         "_reading",
         "_size",
         "bulk",
-        "closing",
         "direct",
         "protocol",
         "reader",
         "socket",
+        "then",
         "transport",
         "turn",
     )
@@ -53,13 +53,13 @@ class Wire:
 
         Args:
             transport: whose it is. Its `queue` takes what is written while the wire is not `direct`,
-                its `stick` what the kernel does not take; its `close` is called where `end` was.
+                its `stick` what the kernel does not take.
         """
         self.direct = False  # whether bytes may be sent: it is connected, and nothing is queued
         self.socket: Any = None
         self.protocol: Any = None
         self.reader: Callable[[], Any] | None = None  # reads in place of it, as a pump does
-        self.closing = False  # when the turn ends
+        self.then: Callable[[], None] | None = None  # when the turn ends and all is sent
         self.bulk = False  # set while a body comes: the more there is, the more is read at once
         self._reading = _READ  # of that
         self._first: Any = None  # what waits for the turn's end
@@ -140,22 +140,21 @@ class Wire:
         """Nobody takes what is read: begin small again."""
         self._reading = _READ
 
-    def end(self) -> None:
-        """Close when the turn ends and all is sent; nothing more is read."""
-        self.closing = True
-        self.reader = _read_nothing
+    def after_turn(self, then: Callable[[], None]) -> None:
+        """Call, once, when the turn ends and what it wrote is sent; only where there are turns."""
+        self.then = then
         if self._first is None and self.turn is not None:
             self.turn.append(self)
 
     def close(self) -> None:
         """Forget what waits: the connection is no more."""
         self.direct = False
-        self._first = self._more = None
+        self._first = self._more = self.then = None
         self._size = 0
         self.transport = None  # which has this: no ring that only the collector could free
 
 
-def _read_nothing() -> None:
+def read_nothing() -> None:
     """Whose connection closes has said enough."""
 
 
@@ -197,8 +196,10 @@ def flush_each(turn: list[Wire]) -> None:
     for wire in turn:
         try:
             wire.flush()
-            if wire.closing and wire.transport is not None:
-                wire.transport.close()
+            then = wire.then
+            if then is not None:
+                wire.then = None
+                then()
         except Exception:
             log.err()
             if wire.transport is not None:

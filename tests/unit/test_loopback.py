@@ -6,7 +6,9 @@ import socket
 from contextlib import closing
 from typing import Any
 
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gatewayd.core.addresses import parse_listen
@@ -127,6 +129,11 @@ class Sockets(SynchronousTestCase):
     def test_an_endpoint(self) -> None:
         """Before it connects."""
         reactor: Any = LeanReactor()
-        client = EagerClient("127.0.0.1", 9, None, None, reactor)
-        self.addCleanup(client.socket.close)
-        self.assertEqual((control(client.socket), is_prompt(client.socket)), (PLAIN, True))
+        with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+            protocol = Protocol()
+            EagerClient(*listening.getsockname(), protocol, self.fail, 0.0, reactor)
+            reactor.doIteration(0)
+            transport: Any = protocol.transport
+            found = (control(transport.socket), is_prompt(transport.socket))
+            self.assertEqual(found, (PLAIN, True))
+            transport.connectionLost(Failure(CONNECTION_DONE))

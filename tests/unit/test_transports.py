@@ -120,10 +120,14 @@ class Turns(FakeReactor):
         super().__init__()
         self.turn: list[Wire] = []
 
-    def close(self, selectable: Any) -> None:
-        """One has sent all, and closes."""
+    def add(self, selectable: Any, *, writes: bool = False) -> None:
+        """One that is new."""
+        self.readers.add(selectable)
+
+    def forget(self, selectable: Any) -> None:
+        """One that is no more."""
+        self.readers.discard(selectable)
         self.writers.discard(selectable)
-        selectable.connectionLost(Failure(main.CONNECTION_DONE))
 
     def end(self) -> None:
         """The turn ends."""
