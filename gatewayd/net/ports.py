@@ -16,6 +16,7 @@ from gatewayd.net.loopback import unpace
 from gatewayd.net.transports import EagerServer, EagerUnixServer
 
 BACKLOG: Final = 1024  # nginx 511, HAProxy maxconn; Twisted's own 50 loses bursts
+_AT_ONCE: Final = 64  # accepted in a turn: what others wrote waits for its end
 HANDED: Final = "GATEWAYD_SOCKETS"  # lines of FD=ADDRESS
 _FIRST_INHERITED: Final = 3  # sd_listen_fds(3)
 
@@ -58,7 +59,7 @@ class _Port(_Roomy, tcp.Port):
 
     def doRead(self) -> None:
         """The reactor: clients are waiting. The stock way makes each socket twice, in Python."""
-        for _ in range(self.factory.room()):
+        for _ in range(min(self.factory.room(), _AT_ONCE)):
             try:
                 fd, peer = self.socket._accept()
             except BlockingIOError:

@@ -16,6 +16,7 @@ from twisted.internet import main, tcp, unix
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address
 from twisted.internet.error import TimeoutError, UserError, getConnectError
+from twisted.python import log
 from twisted.python.failure import Failure
 
 from gatewayd.net.loopback import unpace
@@ -43,6 +44,7 @@ class Eager:
     startWriting: Callable[[], None]
     stopReading: Callable[[], None]
     stopWriting: Callable[[], None]
+    abortConnection: Callable[[], None]
     _closeSocket: Callable[[bool], None]
     _aborting: Any
     streamingProducer: Any
@@ -270,8 +272,11 @@ class EagerClient(Eager, tcp.Connection):
             self.wire.after_turn(self._dial)
 
     def doWrite(self) -> Any:
-        """Twisted: there is room, or it has connected."""
-        return self.tried() if self.dialling else super().doWrite()
+        """Twisted: there is room, or it has connected, or failed to and `doRead` was told so."""
+        if self.dialling:
+            self.tried()
+            return None
+        return None if self.disconnected else super().doWrite()
 
     def _dial(self) -> None:
         try:
@@ -323,7 +328,11 @@ class EagerClient(Eager, tcp.Connection):
         self._decide()
         self.connected = True
         self._begin()
-        self.protocol.makeConnection(self)
+        try:
+            self.protocol.makeConnection(self)
+        except Exception:
+            log.err()
+            self.abortConnection()
 
     def give_up(self) -> None:
         """Connect no more; nothing where it has connected or failed."""

@@ -183,7 +183,7 @@ class ServerChannel:
         size = len(held)
         if not self._line_read:
             self._line_read = check_beginning(held, self._terms.path_rules)
-        if size > MAX_LINE and held.find(b"\r\n", 2, MAX_LINE) < 0:
+        if size > MAX_LINE + 1 and held.find(b"\r\n", 0, MAX_LINE + 2) < 0:
             raise TooLarge(f"the request line is over {MAX_LINE} bytes", status=414)
         if limits.max_header_bytes and size > limits.max_header_bytes:
             raise TooLarge(f"the head is over {limits.max_header_bytes} bytes", status=431)

@@ -52,47 +52,57 @@ class Full(FakeTransport):
         if self.producer is not None:
             self.producer.pauseProducing()
 
+    def loseWriteConnection(self) -> None:
+        """Twisted: our half closes."""
+        self.closing = "half"
+
+
+def connected() -> tuple[Any, Full]:
+    """A client's channel on a listener whose upstream has no members yet, and its transport."""
+    clock = Clock()
+    context = Context.standalone(clock.seconds, Wheel(0.0))
+    wheel = context.wheel
+    awaited = Upstream(
+        "main",
+        balancer=RoundRobin,
+        pool=HTTPConnectionPool(clock, wheel=wheel),
+        counters=context.counters.upstream("main"),
+        random=Random(1),
+        clock=clock.seconds,
+        wheel=wheel,
+        later=lambda call: clock.callLater(0, call),
+    )
+    leaf = ReverseProxyResource(awaited, route=Forwarding(context))
+    table = Table([Route("all", Match(), leaf=leaf)])
+    terms = Terms(
+        Root(context, table, Networks()),
+        limits=Limits(max_header_bytes=0),
+        timeouts=ClientTimeouts(),
+        path_rules=PathRules(),
+    )
+    listener = Listener(
+        "web",
+        Address("tcp", "127.0.0.1", 80),
+        terms=terms,
+        context=context,
+        counters=ListenerCounters(),
+        reactor=clock,
+        inherited={},
+        trusted=Networks(),
+    )
+    origin = Origin(listener="web", peer="10.0.0.1", scheme="http", port=80, trusted=False)
+    channel: Any = ServerChannel(listener, origin)
+    transport = Full(channel)
+    channel.makeConnection(transport)
+    return channel, transport
+
 
 class Ends(SynchronousTestCase):
     """Of answers that are not taken."""
 
     def test_the_last_chunk_pauses_nobody(self) -> None:
         """By then the source is in the pool: paused, it would keep another client waiting."""
-        clock = Clock()
-        context = Context.standalone(clock.seconds, Wheel(0.0))
-        wheel = context.wheel
-        awaited = Upstream(
-            "main",
-            balancer=RoundRobin,
-            pool=HTTPConnectionPool(clock, wheel=wheel),
-            counters=context.counters.upstream("main"),
-            random=Random(1),
-            clock=clock.seconds,
-            wheel=wheel,
-            later=lambda call: clock.callLater(0, call),
-        )
-        leaf = ReverseProxyResource(awaited, route=Forwarding(context))
-        table = Table([Route("all", Match(), leaf=leaf)])
-        terms = Terms(
-            Root(context, table, Networks()),
-            limits=Limits(),
-            timeouts=ClientTimeouts(),
-            path_rules=PathRules(),
-        )
-        listener = Listener(
-            "web",
-            Address("tcp", "127.0.0.1", 80),
-            terms=terms,
-            context=context,
-            counters=ListenerCounters(),
-            reactor=clock,
-            inherited={},
-            trusted=Networks(),
-        )
-        origin = Origin(listener="web", peer="10.0.0.1", scheme="http", port=80, trusted=False)
-        channel: Any = ServerChannel(listener, origin)
-        transport = Full(channel)
-        channel.makeConnection(transport)
+        channel, transport = connected()
         channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         exchange = channel.exchange  # waits for a first membership
         exchange.connection = source = Source()
@@ -105,3 +115,21 @@ class Ends(SynchronousTestCase):
         channel.respond_end([])
         self.assertTrue(transport.value().endswith(b"\r\n0\r\n\r\n"))
         self.assertEqual(source.paused, paused)
+
+
+class Heads(SynchronousTestCase):
+    """That come in pieces."""
+
+    def test_longest_line(self) -> None:
+        """A request line of 64 KiB is taken, and one byte more is not, wherever it is cut."""
+        rest = b"Host: a\r\n\r\n"
+        for size, is_over in ((65536, False), (65537, True)):
+            line = b"GET /" + b"a" * (size - 14) + b" HTTP/1.1\r\n"
+            whole = line + rest
+            for cut in (0, 70, len(line) - 1, len(line), len(line) + 5, len(whole) - 1):
+                channel, transport = connected()
+                for piece in (whole[:cut], whole[cut:]):
+                    if piece and not transport.closing:
+                        channel.dataReceived(piece)
+                refused = transport.value().startswith(b"HTTP/1.1 414 ")
+                self.assertEqual((cut, refused, channel.exchange is None), (cut, is_over, is_over))

@@ -9,8 +9,15 @@ from contextlib import closing
 from typing import Any
 from weakref import ref
 
-from twisted.internet.error import ConnectionRefusedError, TimeoutError, UserError
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionRefusedError,
+    TimeoutError,
+    UserError,
+)
 from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
@@ -84,6 +91,42 @@ class Dialling(SynchronousTestCase):
         gone = ref(protocol)
         del protocol
         self.assertIsNone(gone())
+
+    def test_refused_elsewhere(self) -> None:
+        """The stock reactors tell of it twice; it is heard once."""
+        for kind in (EPollReactor, PollReactor, SelectReactor):
+            reactor: Any = kind()
+            with closing(socket.socket()) as unused:
+                unused.bind(("127.0.0.1", 0))
+                failures: list[Failure] = []
+                Dialer(reactor).dial(*unused.getsockname(), Protocol(), 5.0, failures.append)
+                for _ in range(500):
+                    if failures:
+                        break
+                    reactor.iterate(0.01)
+            self.assertEqual([ConnectionRefusedError], [failure.type for failure in failures])
+            self.assertEqual([], self.flushLoggedErrors())
+            self.assertEqual([], reactor.getDelayedCalls())
+
+    def test_a_fault_when_connected(self) -> None:
+        """Ends the connection."""
+        lost: list[Failure] = []
+
+        class Faulty(Protocol):
+            def connectionMade(self) -> None:
+                raise ValueError("faulty")
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                lost.append(reason)
+
+        for reactor in (LeanReactor(), SelectReactor()):
+            made: Any = reactor
+            with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+                Dialer(made).dial(*listening.getsockname(), Faulty(), 5.0, self.fail)
+                for _ in range(5):
+                    made.iterate(0.01)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual([ConnectionAborted] * 2, [failure.type for failure in lost])
 
     def test_given_up(self) -> None:
         """Before it has begun, and while it waits for an answer."""
