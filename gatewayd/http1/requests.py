@@ -99,10 +99,8 @@ def read_request(data: bytes, rules: PathRules, max_headers: int) -> RequestHead
     """
     lines = BytesIO(data)  # looks for the next LF as fast as memory is read
     line = lines.readline()
-    size = len(line)
     if line == b"\r\n":
         line = lines.readline()
-        size += len(line)
         if line == b"\r\n":
             raise BadRequest("empty lines instead of a request")
     if len(line) > MAX_LINE + 2:
@@ -124,15 +122,14 @@ def read_request(data: bytes, rules: PathRules, max_headers: int) -> RequestHead
     known = _known
     hosts = _hosts
     for number, line in enumerate(lines):
-        if number > max_headers > 0:
-            raise TooLarge(f"more than {max_headers} header fields", status=431)
-        size += len(line)
         kind = known.get(line, -1) if len(line) <= LONGEST_KNOWN else -1
         if kind < 0 and not host_line:
             asked = hosts.get(line)  # so early that it comes from far memory while the rest is read
             if asked is not None:
                 kind = HOST
         if kind < 0:
+            if number > max_headers > 0:
+                raise TooLarge(f"more than {max_headers} header fields", status=431)
             if line == b"\r\n":
                 break
             kind = _memo.classify(line)
@@ -186,7 +183,7 @@ def read_request(data: bytes, rules: PathRules, max_headers: int) -> RequestHead
         # and DROP, which goes no further
     else:
         return None
-    head.size = size
+    head.size = lines.tell()
     if chunked:
         if length >= 0:
             raise BadRequest("Content-Length beside Transfer-Encoding")

@@ -62,7 +62,6 @@ def read_response(data: bytes, method: bytes) -> ResponseHead | None:
     line = lines.readline()
     if line[-1:] != b"\n":
         return None
-    size = len(line)
     kept: list[bytes] = []
     head = ResponseHead(kept)
     status, version, reason = _statuses.get(line) or _read_status(line)
@@ -73,11 +72,10 @@ def read_response(data: bytes, method: bytes) -> ResponseHead | None:
     connection = b""
     known = _known
     for number, line in enumerate(lines):
-        if number > _MAX_FIELDS:
-            raise BadResponse(f"more than {_MAX_FIELDS} header fields")
-        size += len(line)
         kind = known.get(line, -1) if len(line) <= LONGEST_KNOWN else -1
         if kind < 0:
+            if number > _MAX_FIELDS:
+                raise BadResponse(f"more than {_MAX_FIELDS} header fields")
             if line == b"\r\n":
                 break
             kind = _memo.classify(line)
@@ -116,7 +114,7 @@ def read_response(data: bytes, method: bytes) -> ResponseHead | None:
             head.upgrade = value_of(line)
     else:
         return None
-    head.size = size
+    head.size = lines.tell()
     if chunked and length >= 0:
         raise BadResponse("Content-Length beside Transfer-Encoding")
     if version != 11:

@@ -121,6 +121,17 @@ class RouteCountersTests(SynchronousTestCase):
             self.assertEqual(+Counter(each[1] for each in inside), +Counter(in_flight))
         self.assertEqual(figures(told), figures(counters))
 
+    def test_by_two_listeners(self) -> None:
+        """The one that began first may end last: each is told of its own."""
+        counters = Counters()
+        route = counters.route("r")
+        for listener in ("a", "b"):
+            route.began(counters, listener, "u", 1.0)
+        for listener, status in (("a", 200), ("b", 404)):
+            route.ended(counters, listener, "u", status, 0.1, 0, 0)
+        told = {key[0]: each.statuses for key, each in counters.exchanges.items()}
+        self.assertEqual(told, {"a": {200: 1}, "b": {404: 1}})
+
 
 def figures(counters: Counters) -> dict[tuple[str, str, str], Any]:
     """All that is told of exchanges."""
