@@ -32,6 +32,8 @@ class Eager:
     drained: Callable[[], None] | None = None  # called once when nothing is unsent any more
     stuck: Callable[[], None] | None = None  # called when the kernel does not take all at once
 
+    wire: Wire  # made first of all, for the stock classes set the protocol
+
     # Set by the stock classes.
     socket: Any
     fileno: Any
@@ -54,15 +56,6 @@ class Eager:
     _tempDataLen: int
     _writeDisconnected: Any
     bufferSize: int
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Twisted: connected, or about to be."""
-        self.wire = Wire(self)
-        super().__init__(*args, **options)
-        # Without a socket it was given no reactor, and will soon be told to fail.
-        self.wire.turn = getattr(getattr(self, "reactor", None), "turn", None)
-        if self.connected:
-            self._begin()
 
     def _begin(self) -> None:
         self.wire.socket = self.socket
@@ -223,6 +216,13 @@ class EagerServer(Eager, tcp.Server):
 
 class EagerUnixServer(Eager, unix.Server):
     """A client's connection to us over a Unix socket."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Twisted: accepted."""
+        self.wire = Wire(self)
+        super().__init__(*args, **options)
+        self.wire.turn = getattr(self.reactor, "turn", None)
+        self._begin()
 
 
 class EagerClient(Eager, tcp.Connection):
