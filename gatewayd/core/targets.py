@@ -8,7 +8,6 @@ or the end, so `/a/..;x/b` is `/b` here as it is for a servlet container behind 
 
 from __future__ import annotations
 
-import re
 from itertools import product
 from typing import Final
 
@@ -33,7 +32,6 @@ def _escapes() -> dict[bytes, bytes]:
 
 
 _ESCAPES: Final = _escapes()
-_NAMED_DOTS: Final = re.compile(rb"/\.{1,2}(?:[/;]|\Z)")
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes, bytes]:
@@ -77,25 +75,23 @@ def normal_path(path: bytes, *, merge_slashes: bool = True, reject_slash: bool =
     """
     if path == b"*":
         return path
-    if b"\\" in path or b"\0" in path:
-        raise BadRequest("a backslash or a NUL in the path")
-    if b"%" in path:
-        path = _unescaped(path)
+    pieces = path.split(b"%")
+    if len(pieces) > 1:
+        path = _unescaped(pieces)
         if reject_slash and b"%2F" in path:
             raise BadRequest("an encoded slash in the path")
     if path.translate(_PATH) != path:
-        path = b"".join(bytes((c,)) if c in _PATH_BYTES else b"%%%02X" % c for c in path)
+        path = _escaped(path)
     if merge_slashes:
-        while b"//" in path:
+        while path.partition(b"//")[1]:  # `in` asks first whether its left side is a number
             path = path.replace(b"//", b"/")
-    if _NAMED_DOTS.search(path) is not None:
+    if path.partition(b"/.")[1]:
         path = _without_dots(path)
     return path
 
 
-def _unescaped(path: bytes) -> bytes:
+def _unescaped(pieces: list[bytes]) -> bytes:
     """Decode what needs no escape, and write hex in upper case."""
-    pieces = path.split(b"%")
     for index in range(1, len(pieces)):
         piece = pieces[index]
         meant = _ESCAPES.get(piece[:2])
@@ -107,18 +103,26 @@ def _unescaped(path: bytes) -> bytes:
     return b"".join(pieces)
 
 
+def _escaped(path: bytes) -> bytes:
+    """Write as escapes what no path may hold raw."""
+    if b"\\" in path or b"\0" in path:
+        raise BadRequest("a backslash or a NUL in the path")
+    return b"".join(bytes((c,)) if c in _PATH_BYTES else b"%%%02X" % c for c in path)
+
+
 def _without_dots(path: bytes) -> bytes:
     """RFC 3986 §5.2.4, but that going above the root is refused and parameters of dots are dropped."""
     kept: list[bytes] = []
     segments = path.split(b"/")[1:]
+    name = b""
     for segment in segments:
-        name = segment.partition(b";")[0]
+        name = segment if segment[:1] != b"." else segment.partition(b";")[0]
         if name == b"..":
             if not kept:
                 raise BadRequest("the path leads above the root")
             kept.pop()
         elif name != b".":
             kept.append(segment)
-    if segments[-1].partition(b";")[0] in (b".", b".."):
+    if name == b"." or name == b"..":
         kept.append(b"")
     return b"/" + b"/".join(kept)
