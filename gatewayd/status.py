@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gatewayd.core.breaker import CLOSED, HALF_OPEN, OPEN
 from gatewayd.core.counters import Summary, summary_of
-from gatewayd.core.endpoints import HEALTHY, UNCHECKED, Endpoint
+from gatewayd.core.endpoints import Endpoint
 from gatewayd.discovery.service import ZooKeeperService
 from gatewayd.proxy.listener import Listener
 from gatewayd.upstreams.upstream import Upstream
@@ -84,8 +84,6 @@ def _add_upstream_traffic(upstream: dict[str, Any], theirs: list[dict[str, Any]]
         for each in found:
             for reason, count in each["errors"].items():
                 endpoint["errors"][reason] = endpoint["errors"].get(reason, 0) + count
-        if endpoint["state"] == UNCHECKED and any(each["state"] == HEALTHY for each in found):
-            endpoint["state"] = HEALTHY  # by their requests, which the supervisor does not see
 
 
 def _listener(listener: Listener) -> dict[str, Any]:

@@ -432,6 +432,20 @@ class Upstream:
             if endpoint.label == label and endpoint.ejected_until < until:
                 self.mark({endpoint: endpoint.marks._replace(ejected_until=until)})
 
+    def prove(self, labels: Collection[str]) -> None:
+        """Requests to these endpoints were good in another process."""
+        now = self.clock()
+        news = [
+            each
+            for each in self.endpoints
+            if each.label in labels and not (each.known_good or each.down or each.awaits_check)
+        ]
+        for endpoint in news:
+            endpoint.known_good = True
+            self.health.settle(endpoint, now)
+        if news:
+            self._changed()
+
     def open_circuit(self, until: float) -> None:
         """Another process's circuit to this upstream is open until then."""
         breaker = self.breaker

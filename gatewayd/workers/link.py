@@ -39,6 +39,7 @@ BUCKETS: Final = "buckets"  # when the rate limits' buckets are full again
 HELLO: Final = "hello"  # its version
 BEAT: Final = "beat"  # once a second: it lives
 VERDICTS: Final = "verdicts"  # endpoints and upstreams that it takes out for a while
+PROVEN: Final = "proven"  # endpoints that have served well, by upstream
 TROUBLE: Final = "trouble"  # an endpoint that its source does not list has failed
 SPENT: Final = "spent"  # tokens by client
 

@@ -82,6 +82,17 @@ class Follower:
         if news.open_until:
             upstream.open_circuit(news.open_until)
 
+    def proven(self) -> list[str]:
+        """Labels of endpoints that have served well, which the supervisor cannot know yet."""
+        entries = self._entries
+        found = []
+        for endpoint in self._upstream.endpoints:
+            if endpoint.known_good and endpoint.address in entries:
+                marks = entries[endpoint.address][1]
+                if not (marks.known_good or marks.down or marks.awaits_check):
+                    found.append(endpoint.label)
+        return found
+
     def _mark(self) -> None:
         entries = self._entries
         self._upstream.mark(

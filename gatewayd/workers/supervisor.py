@@ -75,6 +75,7 @@ class WorkerProcess(ProcessProtocol):
                 topics.FIGURES: self._take_figures,
                 topics.STATUS: self._take_status,
                 topics.VERDICTS: lambda verdict: supervisor.heard_verdict(*verdict),
+                topics.PROVEN: supervisor.heard_proven,
                 topics.TROUBLE: lambda trouble: supervisor.heard_trouble(*trouble),
                 topics.SPENT: supervisor.heard_spent,
             },
@@ -430,6 +431,13 @@ class Supervisor(Service):
                 upstream.eject(label, until)
             else:
                 upstream.open_circuit(until)
+
+    def heard_proven(self, proven: dict[str, list[str]]) -> None:
+        """A worker's requests were good: what no check has told is known now."""
+        for name, labels in proven.items():
+            upstream = self._serving.upstreams.get(name)
+            if upstream is not None:
+                upstream.prove(set(labels))
 
     def heard_trouble(self, name: str, label: str) -> None:
         """An endpoint that its source does not list has failed."""

@@ -209,13 +209,21 @@ class Worker:
         context = process.context
         found = traffic(context.counters, serving.upstreams.values(), context.clock())
         found.add(process.figures(self._name))
+        self._say_proven()
         return self.link.send(topics.FIGURES, found).addErrback(_ignore)
 
     def _send_status(self) -> Deferred[Any] | None:
         if self._serving is None:
             return None
         found = traffic_of(self._serving.listeners.values(), self._serving.upstreams.values())
+        self._say_proven()
         return self.link.send(topics.STATUS, found).addErrback(_ignore)
+
+    def _say_proven(self) -> None:
+        """Before figures and status, which count states as the supervisor knows them."""
+        found = {each.name: labels for each, f in self._followers.items() if (labels := f.proven())}
+        if found:
+            self.link.tell(topics.PROVEN, found)
 
     # --- rate limits by client, shared with the other workers
 

@@ -201,6 +201,31 @@ def test_access_log_lines_are_whole(
     assert numbers == {str(number): 8 for number in range(40)}
 
 
+def test_a_good_request_anywhere_makes_an_endpoint_healthy(
+    own: Pair, start_upstream: StartUpstream
+) -> None:
+    """In /metrics and /status alike, with the first look after it."""
+    daemon = own.daemon
+    another = start_upstream().endpoint
+    unused = {"address": start_upstream().endpoint, "weight": 0}
+    document = copy.deepcopy(daemon.document)
+    document["upstreams"]["u"]["endpoints"] = [another, unused]
+    assert daemon.reload(document).status == 200
+
+    def states() -> dict[str, float]:
+        found = daemon.samples("upstream_endpoints", upstream="u")
+        return {labels["state"]: value for labels, value in found if value}
+
+    assert states() == {"unchecked": 2}
+    assert daemon.get().status == 200
+    assert states() == {"unchecked": 1, "healthy": 1}
+    endpoints = daemon.status()["upstreams"]["u"]["endpoints"]
+    assert {each["address"]: each["state"] for each in endpoints} == {
+        another: "healthy",
+        unused["address"]: "unchecked",
+    }
+
+
 def test_metrics_of_all_never_go_backwards(own: Pair) -> None:
     """What a killed worker had told of stays counted."""
     daemon = own.daemon

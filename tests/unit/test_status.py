@@ -51,7 +51,6 @@ class Together(SynchronousTestCase):
         first = users.endpoints[0]
         first.in_flight, first.picks = requests, 3 * requests
         first.errors = {"reset": requests, f"by {requests}": 1}
-        first.state = "healthy"
         assert users.breaker is not None
         users.breaker.state = state
         told = traffic_of(found.listeners.values(), found.upstreams.values())
@@ -81,7 +80,7 @@ class Together(SynchronousTestCase):
         first, second = users["endpoints"]
         self.assertEqual((7, 21), (first["in_flight"], first["picks"]))
         self.assertEqual({"reset": 7, "by 2": 1, "by 5": 1}, first["errors"])
-        self.assertEqual(["healthy", "unchecked"], [first["state"], second["state"]])
+        self.assertEqual((0, 0), (second["in_flight"], second["picks"]))
         self.assertEqual(
             (None, None, None),
             (canary["circuit_breaker"], canary["adaptive_limit"], canary["response_times"]),
@@ -111,7 +110,7 @@ class Together(SynchronousTestCase):
         self.assertEqual(2, status["upstreams"]["users"]["in_flight"])
 
     def test_what_the_supervisor_knows(self) -> None:
-        """An endpoint's state is its own, but for good requests that it does not see."""
+        """An endpoint's state is its own, for workers tell it what they find out."""
         supervisor = Assembled(FILE)
         first, second = supervisor.upstreams["users"].endpoints
         first.state, second.state = "draining", "unhealthy"

@@ -13,7 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from gatewayd.core.balancers import RoundRobin
 from gatewayd.core.breaker import CLOSED, OPEN, Breaker, BreakerRules
 from gatewayd.core.counters import UpstreamCounters
-from gatewayd.core.endpoints import HEALTHY, HELD, LAST_RESORT, UNCHECKED, Endpoint, Member
+from gatewayd.core.endpoints import (
+    HEALTHY,
+    HELD,
+    LAST_RESORT,
+    UNCHECKED,
+    UNHEALTHY,
+    Endpoint,
+    Member,
+)
 from gatewayd.core.health import ActiveRules, Health, PassiveRules
 from gatewayd.upstreams.upstream import Upstream
 from gatewayd.workers.membership import Follower, News, Teller
@@ -53,7 +61,7 @@ class Pair:
         self.upstream = made(self.world, slow_start=slow_start)
         self.teller = Teller()
         self.workers: list[Upstream] = []
-        self._followers: list[Follower] = []
+        self.followers: list[Follower] = []
 
     def hire(self) -> Upstream:
         """A worker that begins now; what the others have not heard yet, they hear before."""
@@ -62,13 +70,13 @@ class Pair:
         follower = Follower(worker)
         follower.take(self.arrived(self.teller.everything({"u": self.upstream}))["u"])
         self.workers.append(worker)
-        self._followers.append(follower)
+        self.followers.append(follower)
         return worker
 
     def tell(self) -> dict[str, News]:
         """All workers hear what is new."""
         news = self.arrived(self.teller.news({"u": self.upstream}))
-        for follower in self._followers:
+        for follower in self.followers:
             for each in news.values():
                 follower.take(each)
         return news
@@ -199,6 +207,31 @@ class Following(SynchronousTestCase):
         pair.upstream.set_members([member("a:1"), member("b:1")])
         pair.tell()  # the supervisor, which serves nobody, still thinks that it is open
         self.assertEqual(CLOSED, worker.breaker.state)
+
+    def test_proven(self) -> None:
+        """A good request in one worker is known to the supervisor, and then to all; it is told of once."""
+        pair = Pair()
+        upstream = pair.upstream
+        upstream.set_members([member("a:1"), member("b:1"), member("c:1")])
+        upstream.checked(upstream.endpoints[2], False)
+        one, other = pair.hire(), pair.hire()
+        self.assertEqual([], pair.followers[0].proven())
+        for endpoint in one.endpoints:
+            endpoint.known_good = True  # c in panic: what checks say of it counts more
+        self.assertEqual(["a:1", "b:1"], pair.followers[0].proven())
+        upstream.prove({"a:1", "c:1", "gone:1"})
+        self.assertEqual([HEALTHY, UNCHECKED, UNHEALTHY], [e.state for e in upstream.endpoints])
+        self.assertFalse(upstream.endpoints[2].known_good)
+        self.assertEqual(["a:1"], [str(each) for each in pair.tell()["u"].entries])
+        self.assertEqual(["b:1"], pair.followers[0].proven())
+        self.assertEqual([], pair.followers[1].proven())
+        self.assertEqual(HEALTHY, other.endpoints[0].state)
+        upstream.set_members([member("b:1")])
+        pair.tell()
+        upstream.set_members([member("b:1"), member("d:1")])
+        pair.tell()
+        one.endpoints[1].known_good = True
+        self.assertEqual(["b:1"], pair.followers[0].proven())  # d waits for its first check
 
     def test_many(self) -> None:
         """A membership that is taken in slices is marked when it is there."""
