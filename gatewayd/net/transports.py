@@ -175,6 +175,13 @@ class Eager:
         """Bytes that the kernel did not take; not those that wait for the turn's end."""
         return self._tempDataLen + len(self.dataBuffer) - self.offset
 
+    def unread(self) -> bool:
+        """Whether bytes have come that nobody has read; timed calls of a turn run before its reads."""
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def set_read_ahead(self, size: int) -> None:
         """From how many unsent bytes on a producer is paused."""
         self.bufferSize = size

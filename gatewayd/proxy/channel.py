@@ -80,7 +80,9 @@ class ServerChannel:
         self._waited = 0.0
         self._rate_bytes = 0
         self._tunnel_timeout = 0.0
-        self.rested_at = self._context.wheel.now
+        self.rested_at = (
+            self._context.clock()
+        )  # the wheel's now is as old as the last turns were long
 
     def __repr__(self) -> str:
         names = ("idle", "head", "body", "answer", "flush", "linger", "tunnel", "lost", "proxy")
@@ -506,10 +508,16 @@ class ServerChannel:
             self.unwatch()
             self.transport.abortConnection()
 
-    def close(self) -> None:
-        """Leave politely: the listener closes, or makes room; what has come is still served."""
-        if not self._buffer and self._awaits in (_IDLE, _HEAD, _PROXY):
-            self._leave()
+    def close(self) -> bool:
+        """Leave politely: the listener closes, or makes room; what has come is still served.
+
+        Returns:
+            Whether it leaves.
+        """
+        if self._buffer or self._awaits not in (_IDLE, _HEAD, _PROXY) or self.transport.unread():
+            return False
+        self._leave()
+        return True
 
     def _leave(self) -> None:
         self._awaits = _LINGER
@@ -648,13 +656,11 @@ class ServerChannel:
         awaits = self._awaits
         if self._stalled:
             self._check_progress(now)
-        elif awaits == _IDLE:
-            self._leave()
-        elif awaits in (_HEAD, _PROXY):
-            if self._buffer:
-                self._refuse(SlowRequest("the head did not come within timeouts.header"))
-            else:
-                self._leave()
+        elif awaits in (_HEAD, _PROXY) and self._buffer:
+            self._refuse(SlowRequest("the head did not come within timeouts.header"))
+        elif awaits in (_IDLE, _HEAD, _PROXY):
+            if not self.close():
+                self._arm(now)  # what has come is read before the next tick
         elif awaits == _BODY and self.exchange is not None:
             error = SlowRequest("no byte of the body within timeouts.read")
             self.exchange.way.request_failed(self.exchange, error)

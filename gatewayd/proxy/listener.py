@@ -21,7 +21,7 @@ from gatewayd.proxy.context import Context
 from gatewayd.proxy.terms import Terms
 
 _TURN: Final = 0.001  # seconds that other workers get to take a client first
-_GRACE: Final = 0.25  # seconds; nginx closes at once, and a busy client sees a reset now and then
+_GRACE: Final = 1.0  # seconds, a long way's round trip; nginx closes at once, and a busy client sees a reset now and then
 
 
 class Listener(Service):
@@ -206,8 +206,7 @@ class Listener(Service):
             self._idlest = sorted(idle, key=lambda channel: -channel.rested_at)
         while self._idlest:
             channel = self._idlest.pop()
-            if channel.idle and channel.rested_at <= self._sorted_at:
-                channel.close()
+            if channel.idle and channel.rested_at <= self._sorted_at and channel.close():
                 return True
         return False
 
@@ -290,18 +289,18 @@ class Listener(Service):
             if channel.rested_at <= latest:
                 channel.close()
         if self._channels:
-            self._reactor.callLater(_GRACE / 4, self._close_rested)
+            self._reactor.callLater(_GRACE / 8, self._close_rested)
 
     def abort(self) -> int:
-        """Cut whoever is left.
+        """Cut whoever is left, but for those who only rest: they are closed.
 
         Returns:
-            How many they are.
+            How many are cut.
         """
-        channels = list(self._channels)
-        for channel in channels:
+        busy = [channel for channel in list(self._channels) if not channel.close()]
+        for channel in busy:
             channel.transport.abortConnection()
-        return len(channels)
+        return len(busy)
 
 
 class HeadMemory:

@@ -74,6 +74,10 @@ class MemoryTransport:
         """Bytes beyond the window."""
         return max(0, self._on_the_way - _WINDOW)
 
+    def unread(self) -> bool:
+        """What comes is read at once."""
+        return False
+
     def loseConnection(self) -> None:
         """Close after what was written."""
         if self.connected and not self.disconnecting:

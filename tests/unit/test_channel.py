@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,9 +58,9 @@ class Full(FakeTransport):
         self.closing = "half"
 
 
-def connected() -> tuple[Any, Full]:
+def connected(clock: Clock | None = None) -> tuple[Any, Full]:
     """A client's channel on a listener whose upstream has no members yet, and its transport."""
-    clock = Clock()
+    clock = clock or Clock()
     context = Context.standalone(clock.seconds, Wheel(0.0))
     wheel = context.wheel
     awaited = Upstream(
@@ -115,6 +116,41 @@ class Ends(SynchronousTestCase):
         channel.respond_end([])
         self.assertTrue(transport.value().endswith(b"\r\n0\r\n\r\n"))
         self.assertEqual(source.paused, paused)
+
+
+class Leaving(SynchronousTestCase):
+    """Of clients that rest, and of those that only seem to."""
+
+    def test_a_young_connection(self) -> None:
+        """Counts from its own moment, however long ago the wheel was swept."""
+        clock = Clock()
+        clock.advance(5.0)
+        channel, transport = connected(clock)
+        channel._listener.drain()
+        clock.advance(0.9)
+        self.assertEqual(transport.closing, "")
+        clock.advance(0.3)
+        self.assertEqual(transport.closing, "close")
+
+    def test_unread(self) -> None:
+        """A request that has come is served, though nobody has read it yet."""
+        clock = Clock()
+        channel, transport = connected(clock)
+        clock.advance(2.0)
+        with patch.object(transport, "unread", return_value=True):
+            channel._listener.drain()
+            channel.expired(clock.seconds())
+        self.assertEqual(transport.closing, "")
+        clock.advance(0.2)
+        self.assertEqual(transport.closing, "close")
+
+    def test_abort(self) -> None:
+        """Who rests is closed, and who does not is cut."""
+        resting, its_end = connected()
+        self.assertEqual((resting._listener.abort(), its_end.closing), (0, "close"))
+        busy, its_end = connected()
+        busy.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual((busy._listener.abort(), its_end.closing), (1, "abort"))
 
 
 class Heads(SynchronousTestCase):

@@ -417,6 +417,10 @@ class Ends(ServingTestCase):
                 """Itself."""
                 return self
 
+            def close(self) -> bool:
+                """It has a request."""
+                return False
+
             def abortConnection(self) -> None:
                 """Twisted: cut it."""
                 self.cut += 1

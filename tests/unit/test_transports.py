@@ -33,6 +33,7 @@ class FakeSocket:
         self.taken: list[bytes] = []  # by call
         self.error: OSError | None = None
         self.data = b""  # to be read
+        self.ended = False  # after that
         self.asked: list[int] = []  # sizes of reads
 
     def send(self, data: bytes) -> int:
@@ -55,8 +56,12 @@ class FakeSocket:
             raise OSError(errno.EMSGSIZE, "too many")
         return self.send(b"".join(pieces))
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         """Give some."""
+        if flags & socket.MSG_PEEK:
+            if not self.data and not self.ended:
+                raise BlockingIOError(errno.EAGAIN, "nothing")
+            return self.data[:size]
         self.asked.append(size)
         data, self.data = self.data[:size], self.data[size:]
         return data
@@ -408,6 +413,16 @@ class Reading(TransportTestCase):
         read(65_536, bulk=True)
         transport.pauseProducing()
         self.assertEqual(read(1, bulk=True), 64)
+
+    def test_unread(self) -> None:
+        """What has come and was not read yet; an end is nothing to be served."""
+        transport, socket = self.make(Turns())
+        self.assertFalse(transport.unread())
+        socket.data = b"GET"
+        self.assertTrue(transport.unread())
+        self.assertEqual(socket.data, b"GET")
+        socket.data, socket.ended = b"", True
+        self.assertFalse(transport.unread())
 
 
 class EndOfTurn(SynchronousTestCase):

@@ -36,6 +36,10 @@ class FakeTransport(StringTransport):
         """All is taken."""
         return 0
 
+    def unread(self) -> bool:
+        """Nothing lies in a kernel."""
+        return False
+
     def set_read_ahead(self, size: int) -> None:
         """Nothing to do."""
 
