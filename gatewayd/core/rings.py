@@ -71,6 +71,9 @@ def grown(old: Ring, endpoints: Sequence[Endpoint]) -> Slices[Ring]:
     """A new ring from an old one, changed by the members that changed."""
     ring = Ring()
     ring.points = wanted = points_wanted(endpoints)
+    kept = sum(min(count, wanted.get(endpoint, 0)) for endpoint, count in old.points.items())
+    if 2 * kept < sum(old.points.values()):
+        old = Ring()  # to take out what goes costs as much as to make anew what stays
     yield
     gone: set[int] = set()
     fresh: list[tuple[int, Endpoint]] = []

@@ -69,7 +69,7 @@ class HealthChecker(Service):
     def startService(self) -> None:
         """Twisted: begin."""
         super().startService()
-        self._upstream.watch_members(self._members_changed)
+        self._upstream.watch_members(lambda joined: self._members_changed())
         self._members_changed()
 
     def stopService(self) -> None:

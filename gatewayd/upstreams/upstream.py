@@ -165,7 +165,7 @@ class Upstream:
         self._on_close: Callable[[Deferred[None]], Deferred[None]] | None = None
         self._guarded = False  # picks have to look twice: core.health
         self._alarm = _Alarm(self)
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[Sequence[Endpoint]], None]] = []
         self._notice = notice
         self._limited = False
         self._limits_changed()
@@ -572,13 +572,13 @@ class Upstream:
             self.health.joined(endpoint, now, first=first)
             if done % _AT_ONCE == _AT_ONCE - 1:
                 yield
-        self.known = True
-        self.endpoints = change.members
-        for endpoint in change.members:
+        for done, endpoint in enumerate(change.members):
             if endpoint.state == LEAVING and not endpoint.standing:
                 endpoint.state = UNCHECKED  # a last resort no more: its source names it again
             if endpoint.standing or endpoint.state in (HELD, UNCHECKED):
                 self.health.settle(endpoint, now)
+            if done % _AT_ONCE == _AT_ONCE - 1:
+                yield
         for done, endpoint in enumerate(change.left):
             endpoint.standing = ""
             endpoint.state = LEAVING
@@ -586,6 +586,8 @@ class Upstream:
             self.pool.forget(endpoint)
             if done % _AT_ONCE == _AT_ONCE - 1:
                 yield
+        self.known = True
+        self.endpoints = change.members
         if change.altered or first:
             self.changed_at = now
         if change.altered:
@@ -593,7 +595,7 @@ class Upstream:
         if change.altered or first:
             self.recompile()
             for told in self._watchers:
-                told()
+                told(change.joined)
 
     def on_trouble(self, told: Callable[[Endpoint], None]) -> None:
         """Tell somebody of endpoints that are no longer listed and fail."""
@@ -610,8 +612,8 @@ class Upstream:
         if self._on_trouble is not None:
             self._on_trouble(endpoint)
 
-    def watch_members(self, told: Callable[[], None]) -> None:
-        """Call somebody after each change of the membership."""
+    def watch_members(self, told: Callable[[Sequence[Endpoint]], None]) -> None:
+        """Call somebody after each change of the membership, with those who joined."""
         self._watchers.append(told)
 
     def departed(self, now: float) -> list[Endpoint]:
@@ -636,7 +638,7 @@ class Upstream:
         slices = compile_balancer(self._kind, usable, self._random, self.balancer, self.clock)
         started = self._compiling is not None
         self._compiling = slices
-        if len(usable) <= _AT_ONCE:
+        if len(usable) + len(self.balancer.endpoints) <= 2 * _AT_ONCE:
             while self._compiling is slices:
                 self._compile_slice()
         elif not started:

@@ -6,7 +6,7 @@ What has changed since the last time is sent, and a worker that begins is told e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from gatewayd.core.addresses import Address
@@ -67,18 +67,17 @@ class Follower:
 
     def take(self, news: News) -> None:
         """Believe it."""
-        were = {address: member for address, (member, _) in self._entries.items()}
-        if news.whole:
-            self._entries = dict(news.entries)
-        else:
-            for address in news.gone:
-                self._entries.pop(address, None)
-            self._entries.update(news.entries)
-        members = {address: member for address, (member, _) in self._entries.items()}
-        upstream = self._upstream
-        if news.known and (members != were or not upstream.known):
-            upstream.set_members(members.values())
-        self._mark()
+        entries, upstream = self._entries, self._upstream
+        altered = False
+        for address in entries.keys() - news.entries.keys() if news.whole else news.gone:
+            altered = entries.pop(address, None) is not None or altered
+        for address, entry in news.entries.items():
+            former = entries.get(address)
+            altered = altered or former is None or former[0] != entry[0]
+            entries[address] = entry
+        if news.known and (altered or not upstream.known):
+            upstream.set_members([member for member, _ in entries.values()])
+        self._mark(each for each in upstream.endpoints if each.address in news.entries)
         if news.open_until:
             upstream.open_circuit(news.open_until)
 
@@ -93,14 +92,11 @@ class Follower:
                     found.append(endpoint.label)
         return found
 
-    def _mark(self) -> None:
+    def _mark(self, endpoints: Iterable[Endpoint]) -> None:
+        """Bring what has joined, or is told anew, to what the supervisor says of it."""
         entries = self._entries
         self._upstream.mark(
-            {
-                endpoint: entries[endpoint.address][1]
-                for endpoint in self._upstream.endpoints
-                if endpoint.address in entries
-            }
+            {each: entries[each.address][1] for each in endpoints if each.address in entries}
         )
 
 

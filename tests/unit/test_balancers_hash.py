@@ -283,9 +283,11 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(total, 16_000)
         balancer, total, most = work(many[:1_001], balancer)
         self.assertEqual((total, most), (16, 16))
-        balancer, total, most = work(many[:500], balancer)
-        self.assertEqual(total, 501 * 16)
+        balancer, total, most = work(many[:700], balancer)
+        self.assertEqual(total, 301 * 16)
         self.assertLess(most, 300)
+        self.assertEqual(work(many[:300], balancer)[1], 300 * 16, "most go: those who stay, anew")
+        self.assertEqual(work([], balancer)[1], 0)
 
 
 class ChanceTests(SynchronousTestCase):

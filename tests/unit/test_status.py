@@ -213,13 +213,13 @@ class Draining(SynchronousTestCase):
         self.assertNoResult(done)
         gone: Any = old
         listener.lost(gone)
-        gateway.reactor.advance(0.125)
+        gateway.reactor.pump([0.125] * 7)
         self.assertEqual(0, young.closed)
         gateway.reactor.advance(0.125)
         self.assertEqual(1, young.closed)
         gone = young
         listener.lost(gone)
-        gateway.reactor.pump([0.25] * 20)
+        gateway.reactor.pump([0.125] * 40)
         self.assertEqual(0, busy.closed)
         self.assertNoResult(done)
         gone = busy

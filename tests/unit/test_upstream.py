@@ -542,6 +542,19 @@ class Slices(UpstreamTestCase):
         self.run_turns()
         self.assertEqual(4_999, len(upstream.balancer.endpoints))
 
+    def test_few_of_many(self) -> None:
+        """What is made of a large one takes slices, however small it becomes."""
+        upstream = self.make("192.0.2.1:80", balancer="consistent_hash")
+        upstream.set_members(self.many(2_000))
+        self.run_turns()
+        changes = upstream.counters.changes
+        upstream.set_members(self.many(3))
+        while upstream.counters.changes == changes:
+            self.turns.pop(0)()
+        self.assertEqual(2_000, len(upstream.balancer.endpoints))
+        self.run_turns()
+        self.assertEqual(3, len(upstream.balancer.endpoints))
+
     def test_changes_while_it_is_made(self) -> None:
         """Large or small, of several the newest counts, and turns do not pile up."""
         for turns in range(12):
