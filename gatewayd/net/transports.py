@@ -15,7 +15,7 @@ from typing import Any, Final
 from twisted.internet import main, tcp, unix
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address
-from twisted.internet.error import TimeoutError, UserError, getConnectError
+from twisted.internet.error import ConnectionLost, TimeoutError, UserError, getConnectError
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -124,7 +124,8 @@ class Eager:
         """Twisted: closed. What a turn wrote goes out before; nothing is kept for a peer that is gone."""
         if self.disconnected:
             return
-        self.wire.flush()
+        if reason.check(ConnectionLost) is None:
+            self.wire.flush()
         protocol = self.protocol
         self._let_go()
         protocol.connectionLost(reason)

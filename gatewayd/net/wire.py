@@ -42,6 +42,7 @@ class Wire:
         "direct",
         "protocol",
         "reader",
+        "sends",
         "socket",
         "then",
         "transport",
@@ -66,11 +67,13 @@ class Wire:
         self._size = 0  # of all that waits
         self._more: list[Any] | None = None  # of it
         self.turn: list[Wire] | None = None  # the reactor's: who is to be flushed; None = no turns
+        self.sends = 0  # how often something was handed on: to the kernel, or to be queued
         self.transport = transport
 
     def write(self, data: bytes | memoryview) -> None:
         """Send when the turn ends."""
         if not self.direct:
+            self.sends += 1
             if self.transport is not None:
                 self.transport.queue(bytes(data))
             return
@@ -97,8 +100,8 @@ class Wire:
         if first is None:
             return
         more, size = self._more, self._size
-        self._first = self._more = None
-        self._size = 0
+        self.take_back()
+        self.sends += 1
         try:
             if more is None:
                 sent = self.socket.send(first)
@@ -146,11 +149,16 @@ class Wire:
         if self._first is None and self.turn is not None:
             self.turn.append(self)
 
+    def take_back(self) -> None:
+        """Forget what waits for the turn's end: it goes out another way."""
+        self._first = self._more = None
+        self._size = 0
+
     def close(self) -> None:
         """Forget what waits: the connection is no more."""
         self.direct = False
-        self._first = self._more = self.then = None
-        self._size = 0
+        self.take_back()
+        self.then = None
         self.transport = None  # which has this: no ring that only the collector could free
 
 

@@ -393,7 +393,8 @@ class ReverseProxyResource(Leaf):
         """The endpoint failed: repeat what a stale connection lost, else answer or cut.
 
         A kept connection may close just as a request goes out. Nobody is to blame, so what can be
-        repeated is, once, on a fresh connection to the same endpoint (RFC 9110 §9.2.2).
+        repeated (RFC 9110 §9.2.2), or has not gone out, is: once, on a fresh connection to the same
+        endpoint.
         """
         exchange.connection = None
         endpoint = exchange.endpoint
@@ -408,7 +409,8 @@ class ReverseProxyResource(Leaf):
             and connection.reused
             and connection.untouched
         )
-        if stale and not exchange.streamed and exchange.head.method in IDEMPOTENT:
+        repeatable = stale and (connection.unsent or exchange.head.method in IDEMPOTENT)
+        if repeatable and not exchange.streamed:
             exchange.advance(REPEAT)
             self._connect(exchange, endpoint, fresh=True)
             return

@@ -68,6 +68,7 @@ class UpstreamConnection:
     _sent = False  # the request is complete
     _paused = False
     _answered = False  # a byte of a response has come
+    _sends = 0  # the wire's, before the request
     promised: float = 0.0  # seconds that the endpoint keeps an idle connection, 0 = unsaid
     idle_since: float = 0.0
     transport: Any = None
@@ -144,6 +145,7 @@ class UpstreamConnection:
         self._sent = ended
         self._read_timeout = read
         self._answered = False
+        self._sends = self.wire.sends
         self.wire.write(data)
         if ended:
             self.request_ended()
@@ -208,6 +210,9 @@ class UpstreamConnection:
     def _read_head(self, data: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
+        if self.reused and self.unsent:
+            self._fail(Reset("what an earlier answer left came before the request went out"))
+            return
         self._answered = True
         held: bytes | bytearray = data
         seen = len(self._buffer)
@@ -521,10 +526,15 @@ class UpstreamConnection:
         elif exchange is None or isinstance(self._body, UntilClose):
             self.transport.loseConnection()
         else:
-            self.transport.abortConnection()  # what we still have to send would wait for nobody
+            self._cut()  # what we still have to send would wait for nobody
 
     def writeConnectionLost(self) -> None:
         """Twisted: our half is closed."""
+
+    @property
+    def unsent(self) -> bool:
+        """Whether not a byte of the request has left: it still waits for the turn's end."""
+        return self.wire.sends == self._sends
 
     @property
     def untouched(self) -> bool:
@@ -558,6 +568,11 @@ class UpstreamConnection:
         self._stop_pump()
         self._awaits = _LOST
         self.deadline = INFINITY
+        self._cut()
+
+    def _cut(self) -> None:
+        if self.unsent:
+            self.wire.take_back()  # it may be sent to another, and must not be twice
         self.transport.abortConnection()
 
     def _stop_pump(self) -> None:

@@ -490,18 +490,22 @@ def test_the_upstream_dies_in_mid_splice(pair: Pair, reset: bool, cut: int) -> N
 
 def test_a_stray_byte_after_a_spliced_body(pair: Pair) -> None:
     """It is not the next answer's."""
+    sent = threading.Event()
 
     def play(connection: UpstreamConnection, request: Recorded) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * MIB))
         for piece in blocks(2 * MIB):
             connection.send(piece)
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        sent.set()
 
     pair.upstream.on("/stray", play)
     with pair.daemon.client() as client:
         for _ in range(3):
+            sent.clear()
             client.send(get("/stray"))
             assert read_digest(client, client.read_head()) == (digest_of(2 * MIB), 2 * MIB)
+            assert sent.wait(5)
             assert client.ask(get("/after")).body == b"ok"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.live.harness import (
     UpstreamConnection,
     answer,
     configuration,
+    eventually,
     raw_answer,
     refused_port,
 )
@@ -511,6 +514,49 @@ def test_a_get_whose_fresh_connection_closes_too_is_502(
         assert client.ask(get("/first")).status == 200
         own(client.ask(get("/dies")), 502)
     assert len(upstream.find("/dies")) <= 3
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("how", ["stray", "closed", "reset"])
+def test_a_request_that_has_not_gone_out_yet(house: House, how: str, method: str) -> None:
+    """The kept connection fails in the very turn in which it is taken: another one serves."""
+    go, gone = threading.Event(), threading.Event()
+    first, second = f"/before/{how}/{method}", f"/at-once/{how}/{method}"
+    used: list[UpstreamConnection] = []
+
+    def play(connection: UpstreamConnection, request: Recorded) -> None:
+        connection.send(OK)
+        go.wait(5)
+        if how == "stray":
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        elif how == "closed":
+            connection.close()
+        else:
+            connection.reset()
+        used.append(connection)
+        gone.set()
+
+    def stands() -> bool:
+        return (
+            Path(f"/proc/{house.daemon.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        )
+
+    house.upstream.on(first, play)
+    house.upstream.on(second, answer(b"good"))
+    with house.daemon.client() as client:
+        assert client.ask(get(first)).status == 200
+        house.daemon.signal(signal.SIGSTOP)  # so that both are seen in one turn, the client's first
+        try:
+            eventually(stands, what="it has stopped")
+            client.send(get(second, method))
+            go.set()
+            assert gone.wait(5)
+        finally:
+            house.daemon.signal(signal.SIGCONT)
+        response = client.read_response(method)
+        assert (response.status, response.body) == (200, b"good")
+    (request,) = house.upstream.find(second)
+    assert request.connection is not used[0]
 
 
 def test_a_connection_that_closed_while_idle_is_not_used(house: House) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.error import TimeoutError as DialTimeout
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,6 +25,7 @@ from gatewayd.core.errors import ConnectFailed, ConnectTimeout, QueueFull
 from gatewayd.core.exchange import Exchange, Origin
 from gatewayd.core.messages import RequestHead
 from gatewayd.core.pooling import FAST, STOCK
+from gatewayd.net.wire import Wire, flush_each
 from gatewayd.upstreams.connection import Timeouts, UpstreamConnection
 from gatewayd.upstreams.pool import FRESH_ENOUGH
 from gatewayd.upstreams.stock import StockProtocol
@@ -304,6 +311,46 @@ class Reuse(PoolTestCase):
         connection = self.idle(endpoint())
         connection.readConnectionLost()
         self.assertEqual("close", self.closing(connection))
+
+
+class Unsent(PoolTestCase):
+    """A request on a kept connection that fails in the turn in which it was taken."""
+
+    def setUp(self) -> None:
+        self.make()
+        self.connection = self.idle(endpoint("10.0.0.1:80"))
+        self.turn: list[Wire] = []
+        self.taken: list[bytes] = []
+        wire = self.connection.transport.wire
+        wire.direct, wire.turn = True, self.turn
+        wire.socket = SimpleNamespace(send=lambda data: self.taken.append(data) or len(data))
+
+    def test_stray_bytes(self) -> None:
+        """Are no answer, and the request stays here; what comes after it went out is one."""
+        way = self.send(self.connection)
+        self.connection.dataReceived(OK)
+        self.assertEqual((["reset"], "abort"), (way.events, self.closing(self.connection)))
+        self.assertTrue(self.connection.unsent and self.connection.untouched)
+        flush_each(self.turn)
+        self.assertEqual([], self.taken)
+
+    def test_sent(self) -> None:
+        """Then it is an answer, and a failure is one of a request that went out."""
+        way = self.send(self.connection)
+        flush_each(self.turn)
+        self.assertEqual(1, len(self.taken))
+        self.assertFalse(self.connection.unsent)
+        self.connection.dataReceived(OK)
+        self.assertEqual([(200, b"ok", True)], way.events)
+
+    def test_the_endpoint_ends(self) -> None:
+        """It would still act on what it gets, so it gets nothing."""
+        way = self.send(self.connection)
+        self.connection.readConnectionLost()
+        flush_each(self.turn)
+        self.connection.transport.lost(ConnectionAborted)
+        self.assertEqual((["reset"], []), (way.events, self.taken))
+        self.assertTrue(self.connection.unsent)
 
 
 class Age(PoolTestCase):

@@ -319,6 +319,14 @@ class Writing(TransportTestCase):
         kept = (self.transport.unsent(), self.transport.dataBuffer, self.transport._tempDataBuffer)
         self.assertEqual(kept, (0, b"", []))
 
+    def test_lost_before_the_turns_end(self) -> None:
+        """What a turn wrote to a peer that has reset is not sent: its writer may send it elsewhere."""
+        wire = self.transport.wire
+        self.transport.write(b"x")
+        self.transport.connectionLost(Failure(main.CONNECTION_LOST))
+        self.reactor.end()
+        self.assertEqual((wire.sends, self.socket.taken), (0, []))
+
     def test_half_closed(self) -> None:
         """What was written goes out, and nothing after it, though the other half is open."""
         self.transport.write(b"last word")
