@@ -309,10 +309,10 @@ class Serving(MultiService):
         return DeferredList([each.drain() for each in self._everybody()])
 
     def abort(self) -> int:
-        """Cut whoever is left.
+        """Cut whoever is left, but for those who only rest: they are closed.
 
         Returns:
-            How many they are.
+            How many are cut.
         """
         return sum(listener.abort() for listener in self._everybody())
 

@@ -145,7 +145,7 @@ class Endpoint(Slot):
         self.awaits_check = marks.awaits_check
         self.down = marks.down
         self.drained = marks.drained
-        self.known_good = self.known_good or marks.known_good
+        self.known_good = marks.known_good or (self.known_good and not marks.down)
         self.ejected_until = max(self.ejected_until, marks.ejected_until)
         self.slow_until = marks.slow_until
 

@@ -115,6 +115,7 @@ class Health:
         """It became a member; those of a first membership are used unchecked."""
         endpoint.awaits_check = self.active is not None and not first
         endpoint.known_good = False  # it may have been here before
+        endpoint.down = endpoint.down and self.active is not None  # else nobody would lift it
         endpoint.breaker = Breaker(self._breaker) if self._breaker is not None else None
         endpoint.slow_until = now + self.slow_start if self.slow_start and not first else 0.0
         self.settle(endpoint, now)

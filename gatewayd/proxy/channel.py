@@ -80,9 +80,8 @@ class ServerChannel:
         self._waited = 0.0
         self._rate_bytes = 0
         self._tunnel_timeout = 0.0
-        self.rested_at = (
-            self._context.clock()
-        )  # the wheel's now is as old as the last turns were long
+        # Not the wheel's now, which is as old as the last turns were long.
+        self.rested_at = self._context.clock()
 
     def __repr__(self) -> str:
         names = ("idle", "head", "body", "answer", "flush", "linger", "tunnel", "lost", "proxy")

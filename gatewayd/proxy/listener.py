@@ -21,7 +21,8 @@ from gatewayd.proxy.context import Context
 from gatewayd.proxy.terms import Terms
 
 _TURN: Final = 0.001  # seconds that other workers get to take a client first
-_GRACE: Final = 1.0  # seconds, a long way's round trip; nginx closes at once, and a busy client sees a reset now and then
+# Seconds, a long way's round trip; nginx closes at once, and a busy client sees a reset now and then.
+_GRACE: Final = 1.0
 
 
 class Listener(Service):

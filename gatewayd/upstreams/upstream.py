@@ -140,6 +140,9 @@ class Upstream:
         self.wheel = wheel
         self.endpoints: tuple[Endpoint, ...] = ()
         self.known = False  # a first membership has come
+        self._joining: Sequence[
+            Endpoint
+        ] = ()  # to `endpoints`, of a membership that is being taken
         self.changed_at = 0.0
         self._departed: dict[Endpoint, float] = {}  # until when their series are shown
         self.health = health if health is not None else Health(passive=PassiveRules())
@@ -182,7 +185,7 @@ class Upstream:
         rules have not changed.
         """
         self.pool.become(planned.pool)
-        self.health.become(planned.health, self.endpoints, self.clock())
+        self.health.become(planned.health, (*self.endpoints, *self._joining), self.clock())
         self.policy, self._kind = planned.policy, planned._kind
         self.hash_key, self.base_path = planned.hash_key, planned.base_path
         self.via_out, self.via_back = planned.via_out, planned.via_back
@@ -226,7 +229,7 @@ class Upstream:
     @property
     def is_usable(self) -> bool:
         """Whether a request has a chance: a member is usable, or a first membership may come."""
-        return not self.known or bool(self.balancer.endpoints)
+        return self._awaited or bool(self.balancer.endpoints)
 
     def pick(self, key: bytes | None) -> Endpoint | Deferred[Endpoint]:
         """Choose an endpoint, and count a request in flight there until `released`.
@@ -265,10 +268,15 @@ class Upstream:
                 self._trace.write(f"{self.name} picks {endpoint!r}")
             return endpoint
         if endpoint is None:
-            if not self.known:
+            if self._awaited:
                 return self._wait(key)
             raise NoEndpoint(f"upstream {self.name} has no usable endpoint")
         return endpoint.addCallback(self._picked)  # type: ignore[no-any-return]
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether endpoints are on their way: no membership has come, or its balancer is being made."""
+        return not self.known or (self._compiling is not None and not self.balancer.endpoints)
 
     def _picked(self, endpoint: Endpoint | None) -> Endpoint:
         if endpoint is None:
@@ -381,8 +389,11 @@ class Upstream:
     def checked(self, endpoint: Endpoint, good: bool) -> None:
         """An active check is over."""
         self.counters.checks["good" if good else "bad"] += 1
+        was_down = endpoint.down
         if self.health.checked(endpoint, good, self.clock()):
             self._settled(endpoint)
+        elif endpoint.down != was_down:
+            self.recompile()  # a last resort: its state is the same
         if endpoint.down and endpoint.standing:
             self._doubt(endpoint)
 
@@ -421,8 +432,10 @@ class Upstream:
         changed = False
         for endpoint, each in marks.items():
             if endpoint.marks != each:
+                before = endpoint.usable, endpoint.down  # which no state may show
                 endpoint.take_marks(each)
                 changed = self.health.settle(endpoint, now) or changed
+                changed = changed or before != (endpoint.usable, endpoint.down)
         if changed:
             self.recompile()
 
@@ -442,7 +455,8 @@ class Upstream:
         ]
         for endpoint in news:
             endpoint.known_good = True
-            self.health.settle(endpoint, now)
+            if endpoint.state == UNCHECKED:
+                self.health.settle(endpoint, now)
         if news:
             self._changed()
 
@@ -567,6 +581,7 @@ class Upstream:
         now = self.clock()
         change = yield from reconciled(self.endpoints, wanted, self.departed(now))
         first = not self.known
+        self._joining = change.joined
         for done, endpoint in enumerate(change.joined):
             self._departed.pop(endpoint, None)
             self.health.joined(endpoint, now, first=first)
@@ -579,6 +594,11 @@ class Upstream:
                 self.health.settle(endpoint, now)
             if done % _AT_ONCE == _AT_ONCE - 1:
                 yield
+        self.known = True
+        self.endpoints, self._joining = change.members, ()
+        if change.altered or first:
+            for told in self._watchers:
+                told(change.joined)
         for done, endpoint in enumerate(change.left):
             endpoint.standing = ""
             endpoint.state = LEAVING
@@ -586,16 +606,11 @@ class Upstream:
             self.pool.forget(endpoint)
             if done % _AT_ONCE == _AT_ONCE - 1:
                 yield
-        self.known = True
-        self.endpoints = change.members
-        if change.altered or first:
-            self.changed_at = now
         if change.altered:
             self.counters.changes += 1
         if change.altered or first:
+            self.changed_at = now
             self.recompile()
-            for told in self._watchers:
-                told(change.joined)
 
     def on_trouble(self, told: Callable[[Endpoint], None]) -> None:
         """Tell somebody of endpoints that are no longer listed and fail."""
@@ -638,7 +653,7 @@ class Upstream:
         slices = compile_balancer(self._kind, usable, self._random, self.balancer, self.clock)
         started = self._compiling is not None
         self._compiling = slices
-        if len(usable) + len(self.balancer.endpoints) <= 2 * _AT_ONCE:
+        if max(len(usable), len(self.balancer.endpoints)) <= _AT_ONCE:
             while self._compiling is slices:
                 self._compile_slice()
         elif not started:

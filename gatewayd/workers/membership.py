@@ -69,15 +69,18 @@ class Follower:
         """Believe it."""
         entries, upstream = self._entries, self._upstream
         altered = False
-        for address in entries.keys() - news.entries.keys() if news.whole else news.gone:
+        gone = entries.keys() - news.entries.keys() if news.whole else news.gone
+        for address in gone:
             altered = entries.pop(address, None) is not None or altered
         for address, entry in news.entries.items():
             former = entries.get(address)
             altered = altered or former is None or former[0] != entry[0]
             entries[address] = entry
-        if news.known and (altered or not upstream.known):
-            upstream.set_members([member for member, _ in entries.values()])
-        self._mark(each for each in upstream.endpoints if each.address in news.entries)
+        try:
+            if news.known and (altered or not upstream.known):
+                upstream.set_members([member for member, _ in entries.values()])
+        finally:  # a balancer of one's own may fail
+            self._mark(each for each in upstream.endpoints if each.address in news.entries)
         if news.open_until:
             upstream.open_circuit(news.open_until)
 

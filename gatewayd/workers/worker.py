@@ -220,9 +220,9 @@ class Worker:
         return self.link.send(topics.STATUS, found).addErrback(_ignore)
 
     def _say_proven(self) -> None:
-        """Before figures and status, which count states as the supervisor knows them."""
-        found = {each.name: labels for each, f in self._followers.items() if (labels := f.proven())}
-        if found:
+        """Tell who has served well, before figures and status: they count states as they are known."""
+        found = {upstream.name: each.proven() for upstream, each in self._followers.items()}
+        if any(found.values()):
             self.link.tell(topics.PROVEN, found)
 
     # --- rate limits by client, shared with the other workers

@@ -69,13 +69,18 @@ class Marks(SynchronousTestCase):
     """What one process knows of an endpoint."""
 
     def test_marks(self) -> None:
-        """They arrive as they were; who is ejected in either is ejected."""
+        """They arrive as they were; ejected in either is ejected, good in either good, unless down."""
         one, other = endpoints([1, 1])
         one.down = one.drained = True
         one.ejected_until = 5.0
         other.ejected_until, other.known_good = 7.0, True
         other.take_marks(pickle.loads(pickle.dumps(one.marks)))
-        self.assertEqual((False, True, True, True, 7.0, 0.0), tuple(other.marks))
+        self.assertEqual((False, True, True, False, 7.0, 0.0), tuple(other.marks))
+        other.down, one.known_good = False, True
+        other.take_marks(one.marks._replace(down=False))
+        self.assertTrue(other.known_good)
+        other.take_marks(other.marks._replace(known_good=False))
+        self.assertTrue(other.known_good)
 
     def test_circuit(self) -> None:
         """One that opened elsewhere is open here until then."""

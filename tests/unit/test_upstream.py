@@ -16,6 +16,7 @@ from gatewayd.core.balancers import Balancer, balancer_named
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.endpoints import Endpoint
 from gatewayd.core.errors import ConnectFailed, NoEndpoint, PendingTimeout, QueueFull
+from gatewayd.core.health import ActiveRules, Health
 from gatewayd.upstreams import make_upstream
 from gatewayd.upstreams.split import Split
 from gatewayd.upstreams.upstream import Upstream
@@ -580,12 +581,49 @@ class Slices(UpstreamTestCase):
         self.successResultOf(waiting)
 
     def test_while_a_first_membership_of_many_is_made(self) -> None:
-        """Whoever comes waits too: members are on their way."""
-        upstream = self.make(balancer="weighted_round_robin")
-        upstream.set_members(self.many(1_000))
-        (waiting,) = self.waiting(upstream)
-        self.run_turns()
-        self.successResultOf(waiting)
+        """Whoever comes in any of the turns waits too: members are on their way."""
+        for balancer in ("weighted_round_robin", "consistent_hash"):
+            upstream = self.make(balancer=balancer)
+            upstream.set_members(self.many(600))
+            waiting = self.waiting(upstream)
+            while self.turns:
+                self.turns.pop(0)()
+                if self.turns:
+                    waiting += self.waiting(upstream)
+                    self.assertTrue(upstream.is_usable)
+            self.assertEqual(600, len(upstream.balancer.endpoints))
+            for each in waiting:
+                self.successResultOf(each)
+
+    def test_nobody_is_without_while_many_change(self) -> None:
+        """Whatever has the balancer made anew between the slices: those who were there, or who will be."""
+        for before, after in ((512, 512), (256, 300), (1024, 2000)):
+            for turns in range(16):
+                upstream = self.make(balancer="round_robin")
+                upstream.set_members([member(f"10.1.{n >> 8}.{n & 255}:80") for n in range(before)])
+                self.run_turns()
+                upstream.set_members(self.many(after))
+                for _ in range(turns):
+                    if self.turns:
+                        self.turns.pop(0)()
+                upstream.recompile()
+                while self.turns:
+                    self.assertGreaterEqual(len(upstream.balancer.endpoints), min(before, after))
+                    self.turns.pop(0)()
+                self.assertEqual(after, len(upstream.balancer.endpoints))
+
+    def test_a_reload_while_many_join(self) -> None:
+        """Other rules hold for those on their way too: without checks nobody waits for one."""
+        for turns in range(12):
+            planned = self.make("192.0.2.1:80")
+            upstream = self.make("192.0.2.1:80", health=Health(passive=None, active=ActiveRules()))
+            upstream.set_members(self.many(600))
+            for _ in range(turns):
+                if self.turns:
+                    self.turns.pop(0)()
+            upstream.become(planned)
+            self.run_turns()
+            self.assertEqual(600, len(upstream.balancer.endpoints))
 
 
 class Splits(UpstreamTestCase):

@@ -31,7 +31,7 @@ quick = settings(deadline=None, database=None, max_examples=150)
 RULES = BreakerRules(error_rate=0.5, window=10.0, min_requests=4, open_for=5.0)
 
 
-def made(world: World, *, slow_start: float = 0.0) -> Upstream:
+def made(world: World, later: Any, *, slow_start: float = 0.0) -> Upstream:
     """One of either process: the supervisor's and a worker's are made of one configuration."""
     return Upstream(
         "u",
@@ -41,7 +41,7 @@ def made(world: World, *, slow_start: float = 0.0) -> Upstream:
         random=Random(1),
         clock=world.clock.seconds,
         wheel=world.wheel,
-        later=lambda call: world.clock.callLater(0, call),
+        later=later,
         breaker=Breaker(RULES),
         health=Health(
             passive=PassiveRules(consecutive_failures=1, eject_for=10.0, max_ejected=1.0),
@@ -58,7 +58,8 @@ class Pair:
         self.world = World()
         self.world.clock.advance(1000.0)
         self.slow_start = slow_start
-        self.upstream = made(self.world, slow_start=slow_start)
+        self.turns: list[Any] = []  # what is to be called in a turn of its own
+        self.upstream = made(self.world, self.turns.append, slow_start=slow_start)
         self.teller = Teller()
         self.workers: list[Upstream] = []
         self.followers: list[Follower] = []
@@ -66,12 +67,18 @@ class Pair:
     def hire(self) -> Upstream:
         """A worker that begins now; what the others have not heard yet, they hear before."""
         self.tell()
-        worker = made(self.world, slow_start=self.slow_start)
+        worker = made(self.world, self.turns.append, slow_start=self.slow_start)
         follower = Follower(worker)
         follower.take(self.arrived(self.teller.everything({"u": self.upstream}))["u"])
         self.workers.append(worker)
         self.followers.append(follower)
         return worker
+
+    def run(self, turns: int = 1_000_000) -> None:
+        """So many turns pass, or all that there are."""
+        while self.turns and turns:
+            turns -= 1
+            self.turns.pop(0)()
 
     def tell(self) -> dict[str, News]:
         """All workers hear what is new."""
@@ -94,9 +101,6 @@ def fares(endpoint: Endpoint) -> str:
 
 def shown(upstream: Upstream) -> Any:
     """Who the members are, how they fare, and who is picked."""
-    for each in upstream.endpoints:
-        upstream.health.settle(each, upstream.clock())
-    upstream.recompile()
     return (
         upstream.known,
         sorted(
@@ -177,6 +181,22 @@ class Following(SynchronousTestCase):
         pair.tell()
         self.assertEqual(["a:1", "b:1"], [each.label for each in worker.balancer.endpoints])
 
+    def test_who_begins_meanwhile(self) -> None:
+        """For a worker all are new, but not for the supervisor: b waits for its first check here too."""
+        pair = Pair()
+        pair.upstream.set_members([member("a:1")])
+        pair.upstream.set_members([member("a:1"), member("b:1")])
+        self.assertEqual(["a:1"], [each.label for each in pair.hire().balancer.endpoints])
+
+    def test_a_mark_that_is_no_state(self) -> None:
+        """Who waits for a check is as unchecked as who needs none, and is not picked."""
+        pair = Pair()
+        pair.upstream.set_members([member("a:1"), member("b:1")])
+        worker = pair.hire()
+        first = worker.endpoints[0]
+        worker.mark({first: first.marks._replace(awaits_check=True)})
+        self.assertEqual(["b:1"], [each.label for each in worker.balancer.endpoints])
+
     def test_same_objects(self) -> None:
         """What is in flight goes on where it is."""
         pair = Pair()
@@ -239,12 +259,10 @@ class Following(SynchronousTestCase):
         worker = pair.hire()
         many = [member(f"10.0.{n >> 8}.{n & 255}:80") for n in range(2000)]
         pair.upstream.set_members(many)
-        for _ in range(40):
-            pair.world.clock.advance(0)
+        pair.run()
         pair.upstream.drain("10.0.0.7:80", True)
         pair.tell()
-        for _ in range(60):
-            pair.world.clock.advance(0)
+        pair.run()
         self.assertEqual(2000, len(worker.endpoints))
         self.assertEqual(1999, len(worker.balancer.endpoints))
 
@@ -269,6 +287,7 @@ class Following(SynchronousTestCase):
             st.tuples(st.just("drain"), st.tuples(NUMBERS, st.booleans())),
             st.tuples(st.just("eject"), st.tuples(NUMBERS, st.integers(1, 20))),
             st.tuples(st.just("time"), st.integers(1, 15)),
+            st.tuples(st.just("turns"), st.integers(1, 12)),
             st.tuples(st.just("tell"), st.none()),
             st.tuples(st.just("hire"), st.none()),
         ),
@@ -279,13 +298,25 @@ class Following(SynchronousTestCase):
     @given(STEPS)
     def test_ends_in_the_same_state(self, steps: list[tuple[str, Any]]) -> None:
         """Whatever happened, however late it was heard, and whenever a worker began."""
+        self.check(steps, [])
+
+    @settings(quick, max_examples=60)
+    @given(STEPS)
+    def test_many_end_in_the_same_state(self, steps: list[tuple[str, Any]]) -> None:
+        """So many that they are taken in slices, with other news between these."""
+        self.check(steps, [member(f"10.1.{n >> 8}.{n & 255}:80") for n in range(300)])
+
+    def check(self, steps: list[tuple[str, Any]], others: list[Member]) -> None:
+        """Go through the steps; *others* are members all the time."""
         pair = Pair()
         pair.hire()
         upstream = pair.upstream
         for what, how in steps:
             endpoints = upstream.endpoints
             if what == "members":
-                upstream.set_members(how)
+                upstream.set_members([*how, *others])
+            elif what == "turns":
+                pair.run(how)
             elif what == "check" and endpoints:
                 upstream.checked(endpoints[how[0] % len(endpoints)], how[1])
             elif what == "drain" and endpoints:
@@ -301,7 +332,9 @@ class Following(SynchronousTestCase):
                 pair.tell()
             elif what == "hire":
                 pair.hire()
+        pair.run()
         pair.tell()
         pair.hire()
+        pair.run()
         for worker in pair.workers:
             self.assertEqual(shown(upstream), shown(worker))
