@@ -140,9 +140,8 @@ class Upstream:
         self.wheel = wheel
         self.endpoints: tuple[Endpoint, ...] = ()
         self.known = False  # a first membership has come
-        self._joining: Sequence[
-            Endpoint
-        ] = ()  # to `endpoints`, of a membership that is being taken
+        # To `endpoints`, of a membership that is being taken.
+        self._joining: Sequence[Endpoint] = ()
         self.changed_at = 0.0
         self._departed: dict[Endpoint, float] = {}  # until when their series are shown
         self.health = health if health is not None else Health(passive=PassiveRules())
