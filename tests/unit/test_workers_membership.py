@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gatewayd.core.balancers import RoundRobin
+from gatewayd.core.balancers import Balancer, RoundRobin
 from gatewayd.core.breaker import CLOSED, OPEN, Breaker, BreakerRules
 from gatewayd.core.counters import UpstreamCounters
 from gatewayd.core.endpoints import (
@@ -49,6 +49,14 @@ def made(world: World, later: Any, *, slow_start: float = 0.0) -> Upstream:
             slow_start=slow_start,
         ),
     )
+
+
+class Fails(Balancer):
+    """One's own, with a fault."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Fail."""
+        raise ZeroDivisionError
 
 
 class Pair:
@@ -196,6 +204,21 @@ class Following(SynchronousTestCase):
         first = worker.endpoints[0]
         worker.mark({first: first.marks._replace(awaits_check=True)})
         self.assertEqual(["b:1"], [each.label for each in worker.balancer.endpoints])
+
+    def test_a_balancer_that_fails(self) -> None:
+        """Costs its own turn, and no mark: the next good news finds all as the supervisor has it."""
+        pair = Pair()
+        pair.upstream.set_members([member("a:1"), member("b:1")])
+        worker = pair.hire()
+        pair.upstream.set_members([member("a:1"), member("b:1"), member("c:1")])
+        pair.upstream.checked(pair.upstream.endpoints[2], True)
+        pair.upstream.drain("a:1", True)
+        worker._kind = Fails
+        self.assertRaises(ZeroDivisionError, pair.tell)
+        worker._kind = RoundRobin
+        pair.upstream.set_members([member("a:1"), member("b:1", 3), member("c:1")])
+        pair.tell()
+        self.assertEqual({"b:1", "c:1"}, {each.label for each in worker.balancer.endpoints})
 
     def test_same_objects(self) -> None:
         """What is in flight goes on where it is."""
